@@ -1,0 +1,92 @@
+"""Every exception that leaves this project.
+
+```
+PretrainError
+├── UsageError        the request cannot be met: empty AOI, unknown recipe, OUT holds another run
+├── ContractError     bytes or records break FORMAT.md
+│   ├── VersionMismatch   written by a format this reader does not know
+│   ├── BandMismatch      bands are missing or not where their names say
+│   └── CorruptShard      a member's bytes are not those that the index promised
+├── SourceError       the outside world failed after retries
+│   ├── CatalogError      a STAC search failed
+│   └── ReadError         an asset's pixels could not be read
+└── StreamError       ranks cannot be served fairly, or checkpoint and manifest disagree
+```
+
+A message says what failed, with the values, then what to do. Command lines print it without a traceback and exit
+with code 2. Hrefs lose their query and their user part before they reach a message: signed URLs are secrets.
+"""
+
+import re
+from urllib.parse import urlsplit, urlunsplit
+
+_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+
+
+class PretrainError(Exception):
+    """Base of all; `exit_code` is what a command line ends with."""
+
+    exit_code = 2
+
+
+class UsageError(PretrainError):
+    """The request cannot be met as it was made."""
+
+
+class ContractError(PretrainError):
+    """Bytes or records break FORMAT.md."""
+
+
+class VersionMismatch(ContractError):
+    """Written by a format version that this reader does not know."""
+
+
+class BandMismatch(ContractError):
+    """Bands are missing, or not the ones that were asked for."""
+
+
+class CorruptShard(ContractError):
+    """A shard member's bytes are not those that the index promised."""
+
+
+class SourceError(PretrainError):
+    """The outside world failed after retries."""
+
+
+class CatalogError(SourceError):
+    """A STAC catalog is not there or does not answer."""
+
+
+class ReadError(SourceError):
+    """An asset's pixels could not be read."""
+
+    def __init__(self, scene_id: str, band: str, href: str, why: object) -> None:
+        """Keep where it failed; `href` is redacted before it is kept."""
+        self.scene_id, self.band, self.href = scene_id, band, redact(href)
+        super().__init__(
+            f"cannot read {band} of {scene_id} from {self.href}: {redact_text(str(why))}. "
+            "Check that the asset exists and is readable, then run the same command again: finished units are kept."
+        )
+
+    def __reduce__(self) -> tuple[type["ReadError"], tuple[str, str, str, str]]:
+        """Survive the way back from a worker process."""
+        return ReadError, (self.scene_id, self.band, self.href, "failed in a worker")
+
+
+class StreamError(PretrainError):
+    """Ranks cannot be served fairly, or a checkpoint and a manifest disagree."""
+
+
+def redact(href: str) -> str:
+    """`href` without its query, fragment, user and password.
+
+    >>> redact("https://user:pw@host/a.tif?sig=secret")
+    'https://host/a.tif'
+    """
+    parts = urlsplit(href)
+    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+
+def redact_text(text: str) -> str:
+    """`text` with every URL in it redacted: libraries put signed URLs into their messages."""
+    return _URL.sub(lambda match: redact(match.group()), text)

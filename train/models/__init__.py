@@ -1,0 +1,1 @@
+"""Models as pure functions of tensors: no data loading, no process launching, no files."""

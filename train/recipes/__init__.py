@@ -1,0 +1,1 @@
+"""A run is a value: each function here returns one frozen recipe."""
