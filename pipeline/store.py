@@ -1,0 +1,154 @@
+"""The only user of fsspec: one folder on any file system, read and published to by relative names.
+
+Why a record and not free functions: the root is parsed, and its credentials looked up, once; everything that flows
+between the stages is then a relative name, so a data set can be moved or copied as a folder.
+
+`publish` is atomic: on a local disk by fsync and rename, on an object store because one PUT is. A reader sees the old
+bytes, the new bytes or nothing.
+"""
+
+import os
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+from fsspec.implementations.memory import MemoryFileSystem
+
+from pipeline.errors import SourceError, UsageError, redact, redact_text
+
+T = TypeVar("T")
+
+TRIES = 5
+"""How often an operation is tried before it fails for good."""
+_FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Store:
+    """A folder on a file system that fsspec knows."""
+
+    fs: Any = field(repr=False)
+    """The fsspec file system; holds credentials, so it stays out of `repr`."""
+    root: str
+    """The folder, without protocol."""
+    url: str
+    """What the user wrote, redacted: for messages and manifests."""
+
+    @staticmethod
+    def at(url: str | os.PathLike[str]) -> "Store":
+        """The store at `url` (`s3://bucket/run`, `memory://x`, a local path).
+
+        Raises:
+            UsageError: the protocol is unknown or its package is missing.
+        """
+        text = os.fspath(url)
+        try:
+            fs, root = fsspec.core.url_to_fs(text)
+        except (ValueError, ImportError) as error:
+            raise UsageError(
+                f"cannot open {redact(text)}: {error}. Use a path, s3://, memory:// or http(s)://."
+            ) from error
+        return Store(fs=fs, root=root.rstrip("/"), url=redact(text) if "://" in text else text)
+
+    @property
+    def is_local(self) -> bool:
+        """On this machine's disk: paths may be handed to code that knows no fsspec."""
+        return isinstance(self.fs, LocalFileSystem)
+
+    @property
+    def is_in_process(self) -> bool:
+        """Lives in this process's memory: worker processes cannot see it."""
+        return isinstance(self.fs, MemoryFileSystem)
+
+    def path(self, name: str) -> str:
+        """`name` as the file system's own path."""
+        return f"{self.root}/{name}" if name else self.root
+
+    def within(self, name: str) -> "Store":
+        """The folder `name` below this one."""
+        return Store(fs=self.fs, root=self.path(name), url=f"{self.url.rstrip('/')}/{name}")
+
+    def exists(self, name: str) -> bool:
+        """Whether `name` is there now."""
+        self.fs.invalidate_cache()
+        return bool(self._retry(lambda: self.fs.exists(self.path(name)), name))
+
+    def read(self, name: str) -> bytes:
+        """All bytes of `name`.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            SourceError: the store kept failing.
+        """
+        return bytes(self._retry(lambda: self.fs.cat_file(self.path(name)), name))
+
+    def read_range(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` (excluded) of `name`; fewer where the file ends before."""
+        return bytes(self._retry(lambda: self.fs.cat_file(self.path(name), start=start, end=stop), name))
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names directly in `folder`, relative to it, sorted; empty where it does not exist."""
+        self.fs.invalidate_cache()
+        try:
+            found = self._retry(lambda: self.fs.ls(self.path(folder), detail=False), folder)
+        except FileNotFoundError:
+            return []
+        return sorted(str(item).rstrip("/").rpartition("/")[2] for item in found)
+
+    def publish(self, name: str, data: bytes) -> None:
+        """Write `data` to `name` so that no reader ever sees a part of it.
+
+        Raises:
+            SourceError: the store kept failing, or the disk is full.
+        """
+        write = self._publish_local if self.is_local else self._publish_object
+        self._retry(lambda: write(self.path(name), data), name)
+
+    def remove(self, name: str) -> None:
+        """Remove the file or folder `name`; nothing happens where it is not there."""
+        if self.exists(name):
+            self._retry(lambda: self.fs.rm(self.path(name), recursive=True), name)
+
+    def _publish_object(self, path: str, data: bytes) -> None:
+        self.fs.pipe_file(path, data)
+
+    def _publish_local(self, path: str, data: bytes) -> None:
+        folder = Path(path).parent
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(temporary).chmod(0o644)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+    def _retry(self, operation: Callable[[], T], name: str) -> T:
+        for attempt in range(TRIES):
+            try:
+                return operation()
+            except _FINAL:
+                raise
+            except OSError as error:
+                if attempt == TRIES - 1 or self.is_local:
+                    where = redact(f"{self.url.rstrip('/')}/{name}")
+                    raise SourceError(
+                        f"{where} failed: {redact_text(str(error))}. Make room or wait, then run again."
+                    ) from error
+            time.sleep(_pause_s(attempt))
+        raise AssertionError  # the last attempt returns or raises
+
+
+def _pause_s(attempt: int) -> float:
+    """Seconds to wait: exponential with full jitter, so that many workers do not come back at once."""
+    return random.uniform(0, 0.2 * 2**attempt)  # noqa: S311  not cryptography
