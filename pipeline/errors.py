@@ -61,16 +61,16 @@ class ReadError(SourceError):
     """An asset's pixels could not be read."""
 
     def __init__(self, scene_id: str, band: str, href: str, why: object) -> None:
-        """Keep where it failed; `href` is redacted before it is kept."""
-        self.scene_id, self.band, self.href = scene_id, band, redact(href)
+        """Keep where it failed; `href` and `why` are redacted before they are kept."""
+        self.scene_id, self.band, self.href, self.why = scene_id, band, redact(href), redact_text(str(why))
         super().__init__(
-            f"cannot read {band} of {scene_id} from {self.href}: {redact_text(str(why))}. "
+            f"cannot read {band} of {scene_id} from {self.href}: {self.why}. "
             "Check that the asset exists and is readable, then run the same command again: finished units are kept."
         )
 
     def __reduce__(self) -> tuple[type["ReadError"], tuple[str, str, str, str]]:
         """Survive the way back from a worker process."""
-        return ReadError, (self.scene_id, self.band, self.href, "failed in a worker")
+        return ReadError, (self.scene_id, self.band, self.href, self.why)
 
 
 class StreamError(PretrainError):

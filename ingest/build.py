@@ -1,0 +1,137 @@
+"""The stage as one straight function: request → plan → units → manifest. Read this first.
+
+Whatever happens in between, running the same request again ends in the same data set: a finished unit has a receipt
+and is not done again, an unfinished one is done anew and writes the same bytes.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from ingest import cube, planfile, receipt, shards, units
+from ingest.assemble import assemble
+from ingest.plan import IngestPlan, Unit
+from ingest.planner import make_plan
+from ingest.request import Request
+from pipeline import manifest
+from pipeline.codec import Codec
+from pipeline.errors import UsageError
+from pipeline.manifest import MANIFEST_NAME, Manifest
+from pipeline.store import Store
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UnitDone:
+    """What the driver hears of a finished unit."""
+
+    unit_id: str
+    """Of the plan."""
+    counts: Counter[str]
+    """Chips by outcome."""
+    bytes: int
+    """Written to shards."""
+
+
+class Progress(Protocol):
+    """Somebody who is told what a build does."""
+
+    def planned(self, plan: IngestPlan, finished: int) -> None:
+        """The plan is made; so many of its units were done before."""
+
+    def unit_done(self, done: UnitDone) -> None:
+        """A unit was finished."""
+
+
+def build(
+    request: Request,
+    out: str,
+    *,
+    workers: int = 1,
+    scheduler: str | None = None,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Make the data set of `request` in `out`, or finish it, or find it finished.
+
+    Args:
+        request: what to make.
+        out: any fsspec URL.
+        workers: local processes; 0 works in this one.
+        scheduler: address of a dask scheduler to use instead.
+        progress: told what happens.
+
+    Raises:
+        UsageError: the request has no pair, or `out` holds another data set.
+        SourceError: a catalog or an asset failed; what was finished is kept.
+    """
+    store = Store.at(out)
+    plan = open_plan(store, request)
+    if store.exists(MANIFEST_NAME):
+        return manifest.load(store)
+    finished = receipt.done(store)
+    if progress:
+        progress.planned(plan, len(finished))
+    cube.create(store, plan)
+    work = partial(
+        run_unit,
+        store=store,
+        request=request,
+        with_label=plan.has_label,
+        fingerprint=plan.fingerprint,
+    )
+    units.run(
+        [unit for unit in plan.units if unit.unit_id not in finished],
+        work,
+        workers=workers,
+        scheduler=scheduler,
+        in_process=store.is_in_process,
+        on_done=progress.unit_done if progress else lambda _: None,
+    )
+    return shards.finish(store, plan)
+
+
+def open_plan(store: Store, request: Request) -> IngestPlan:
+    """The plan that `store` holds, or a new one, kept there: the catalog is asked once.
+
+    Raises:
+        UsageError: `store` holds the plan of another request, or the request has no pair.
+    """
+    if store.exists(planfile.PLAN_NAME):
+        plan = planfile.from_parquet(store.read(planfile.PLAN_NAME))
+        if plan.request != request:
+            raise UsageError(
+                f"{store.url} holds the data set of another request ({_difference(plan.request, request)}). "
+                "Give another --out, or the same request to go on with it."
+            )
+        return plan
+    plan = make_plan(request)
+    if not plan.units:
+        raise UsageError(f"no chip can be made: {explain(plan)}")
+    store.publish(planfile.PLAN_NAME, planfile.to_parquet(plan))
+    return plan
+
+
+def explain(plan: IngestPlan) -> str:
+    """Why cells and scenes are left out, in one line."""
+    reasons = Counter(item.reason for item in plan.left_out) + Counter(plan.scenes_left_out.values())
+    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(6)) or "nothing was left out"
+
+
+def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fingerprint: str) -> UnitDone:
+    """One unit's pixels → its rows of the cube, its shards, its receipt: a pure function of the plan and the pixels."""
+    made = list(assemble(unit, request, with_label=with_label))
+    cube.write_unit(store, unit, made)
+    codec: Codec = request.codec
+    done = shards.write_unit(store, unit, made, codec=codec, fingerprint=fingerprint)
+    receipt.publish(store, done)
+    return UnitDone(
+        unit_id=unit.unit_id,
+        counts=Counter(shards.count(done.outcomes)),
+        bytes=sum(entry.bytes for entry in done.shards),
+    )
+
+
+def _difference(kept: Request, asked: Request) -> str:
+    """Which fields differ; addresses may be secret, so no values."""
+    names = [name for name in Request.__slots__ if getattr(kept, name) != getattr(asked, name)]
+    return ", ".join(names)

@@ -1,0 +1,59 @@
+"""`chips.parquet`: every planned chip and every cell left out, with its outline, its outcome and its reason.
+
+GeoParquet 1.1, so that QGIS, GeoPandas and DuckDB draw it: the place to look for "why is there a hole in my data set?".
+"""
+
+import io
+import json
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import shapely
+
+from ingest.grid import footprints
+from ingest.plan import IngestPlan
+from ingest.receipt import Outcome
+
+NAME = "chips.parquet"
+_GEO = {
+    "version": "1.1.0",
+    "primary_column": "geometry",
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+}
+"""Without `crs` the standard's default holds: longitude and latitude on WGS 84."""
+
+
+def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
+    """The table of `plan`; `outcomes` are those of all its units, in order."""
+    tasks = plan.tasks
+    cells = [task.cell for task in tasks] + [item.cell for item in plan.left_out]
+    empty = [None] * len(plan.left_out)
+    columns = {
+        "cell_id": [cell.cell_id for cell in cells],
+        "status": ["rejected" if outcome.reason else "accepted" for outcome in outcomes] + ["left out"] * len(empty),
+        "reason": [outcome.reason for outcome in outcomes] + [item.reason for item in plan.left_out],
+        "key": [task.key for task in tasks] + empty,
+        "split": [task.split for task in tasks] + empty,
+        "group": [task.group for task in tasks] + empty,
+        "s2_id": [task.s2.scene_id for task in tasks] + empty,
+        "s1_id": [task.s1.scene_id for task in tasks] + empty,
+        "datetime": [task.s2.acquired for task in tasks] + empty,
+        "gap_hours": [task.gap_hours for task in tasks] + empty,
+        "valid_fraction": [outcome.valid_fraction for outcome in outcomes] + empty,
+        "cloud_fraction": [outcome.cloud_fraction for outcome in outcomes] + empty,
+        "geometry": shapely.to_wkb(footprints(cells)).tolist(),
+    }
+    table = pa.table({name: pa.array(values, _TYPES.get(name, pa.string())) for name, values in columns.items()})
+    buffer = io.BytesIO()
+    pq.write_table(table.replace_schema_metadata({b"geo": json.dumps(_GEO).encode()}), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+_TYPES = {
+    "datetime": pa.timestamp("us", tz="UTC"),
+    "gap_hours": pa.float64(),
+    "valid_fraction": pa.float32(),
+    "cloud_fraction": pa.float32(),
+    "geometry": pa.binary(),
+}

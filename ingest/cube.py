@@ -1,0 +1,191 @@
+"""The only user of zarr, xarray and rioxarray: the cube, one row per planned chip.
+
+In: the plan, then each unit's chips. Out: `cube.zarr`, Zarr v3, sharded, which plain xarray opens. A unit's rows are
+whole Zarr shards, so no two workers ever write one object and a unit that runs twice writes the same bytes twice.
+"""
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store as ZarrStore
+from zarr.codecs import BloscCodec
+from zarr.errors import ZarrUserWarning
+from zarr.storage import FsspecStore, LocalStore
+
+from ingest.assemble import Made
+from ingest.plan import ROWS_PER_SHARD, IngestPlan, PairTask, Unit
+from pipeline.bands import S1_NAMES, S2_NAMES
+from pipeline.sample import MaskBit, arrays
+from pipeline.store import Store
+
+CUBE_NAME = "cube.zarr"
+_COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
+_COORDINATE_CHUNK = 65536
+_EPOCH = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"}
+
+
+def create(store: Store, plan: IngestPlan) -> None:
+    """Lay out the empty cube and write its coordinates; idempotent, and never touches a chip."""
+    group = zarr.open_group(_zarr_store(store), mode="a", zarr_format=3)
+    group.attrs.update(
+        {
+            "title": "Co-registered Sentinel-1 and Sentinel-2 chips",
+            "plan_fingerprint": plan.fingerprint,
+            "crs": "each sample has its own: EPSG in `epsg`, upper left corner in `left_m` and `top_m`, 10 m pixels",
+        }
+    )
+    size = plan.request.chip_px
+    _chip_array(group, "s2", (plan.rows, len(S2_NAMES), size, size), dims=("sample", "band", "y", "x"))
+    _chip_array(group, "s1", (plan.rows, len(S1_NAMES), size, size), dims=("sample", "polarisation", "y", "x"))
+    _chip_array(group, "mask", (plan.rows, size, size), dims=("sample", "y", "x"))
+    if plan.has_label:
+        _chip_array(group, "label", (plan.rows, size, size), dims=("sample", "y", "x"))
+    _require(group, "accepted", np.zeros(plan.rows, bool), ("sample",), chunk=ROWS_PER_SHARD, write=False)
+    for name, (values, attributes) in _coordinates(plan).items():
+        dims = (name,) if name in {"band", "polarisation"} else ("sample",)
+        _require(group, name, values, dims, attributes=attributes)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
+        zarr.consolidate_metadata(_zarr_store(store))
+
+
+def write_unit(store: Store, unit: Unit, made: Sequence[Made]) -> None:
+    """Write the rows of one unit: accepted chips, and the fill value elsewhere."""
+    group = zarr.open_group(_zarr_store(store), mode="r+", zarr_format=3, use_consolidated=False)
+    rows = slice(unit.first_row, unit.first_row + unit.rows)
+    accepted = np.zeros(unit.rows, bool)
+    accepted[: len(made)] = [item.sample is not None for item in made]
+    _array(group, "accepted")[rows] = accepted
+    for name in ("s2", "s1", "mask", "label"):
+        if name in group:
+            array = _array(group, name)
+            block = np.full((unit.rows, *array.shape[1:]), array.fill_value, array.dtype)
+            for i, item in enumerate(made):
+                if item.sample is not None:
+                    block[i] = arrays(item.sample)[name]
+            array[rows] = block
+
+
+def open_cube(store: Store) -> xr.Dataset:
+    """The cube as xarray sees it, lazily, in the stored units."""
+    cube: xr.Dataset = xr.open_zarr(_zarr_store(store), mask_and_scale=False)
+    return cube.set_coords([name for name in cube.variables if cube[name].dims == ("sample",)])
+
+
+def georeferenced(cube: xr.Dataset, row: int, name: str = "s2") -> xr.DataArray:
+    """One sample's array with its CRS and its x and y of pixel centres, ready for rioxarray (`.rio.to_raster`)."""
+    import rioxarray  # noqa: F401  registers `.rio`
+
+    chip = cube[name].isel(sample=row)
+    steps = (np.arange(chip.sizes["x"]) + 0.5) * 10
+    placed = chip.assign_coords(x=float(chip["left_m"]) + steps, y=float(chip["top_m"]) - steps)
+    with_crs: xr.DataArray = placed.rio.write_crs(int(chip["epsg"]))
+    return with_crs
+
+
+def _zarr_store(store: Store) -> ZarrStore:
+    path = store.path(CUBE_NAME)
+    return LocalStore(path) if store.is_local else FsspecStore.from_url(store.fs.unstrip_protocol(path))
+
+
+_CHIP_TYPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
+    "s2": ("uint16", 0, {"long_name": "Sentinel-2 digital number", "reflectance_per_dn": 1e-4, "nodata": 0}),
+    "s1": ("float32", float("nan"), {"long_name": "Sentinel-1 backscatter", "units": "dB"}),
+    "mask": (
+        "uint8",
+        int(MaskBit.S2_NODATA | MaskBit.S1_NODATA),
+        {
+            "flag_masks": [int(bit) for bit in MaskBit],
+            "flag_meanings": " ".join(str(bit.name).lower() for bit in MaskBit),
+        },
+    ),
+    "label": ("uint8", 0, {"long_name": "class, 0 unknown"}),
+}
+
+
+def _chip_array(group: zarr.Group, name: str, shape: tuple[int, ...], *, dims: tuple[str, ...]) -> None:
+    if name in group:
+        return
+    dtype, fill, attributes = _CHIP_TYPES[name]
+    group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(1, *shape[1:]),
+        shards=(ROWS_PER_SHARD, *shape[1:]),
+        compressors=_COMPRESSOR,
+        fill_value=fill,
+        dimension_names=dims,
+        attributes=attributes,
+    )
+
+
+def _require(
+    group: zarr.Group,
+    name: str,
+    values: NDArray[Any],
+    dims: tuple[str, ...],
+    *,
+    chunk: int = _COORDINATE_CHUNK,
+    attributes: dict[str, Any] | None = None,
+    write: bool = True,
+) -> None:
+    if name not in group:
+        group.create_array(
+            name,
+            shape=values.shape,
+            dtype=str if values.dtype == object else values.dtype,
+            chunks=(min(chunk, max(1, values.size)),),
+            dimension_names=dims,
+            attributes=attributes or {},
+        )
+    if write:
+        _array(group, name)[:] = values
+
+
+def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    array = group[name]
+    if not isinstance(array, zarr.Array):
+        raise TypeError(name)
+    return array
+
+
+def _coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
+    """Values and attributes of every coordinate; padding rows are empty."""
+    rows = {unit.first_row + i: task for unit in plan.units for i, task in enumerate(unit.tasks)}
+
+    def column(get: Any, fill: Any) -> NDArray[Any]:
+        values = [get(rows[row]) if row in rows else fill for row in range(plan.rows)]
+        return np.array(values, dtype=object if isinstance(fill, str) else type(fill))
+
+    def seconds(get: Any) -> NDArray[Any]:
+        return column(lambda task: round(get(task).timestamp()), 0).astype(np.int64)
+
+    def center(axis: int) -> NDArray[Any]:
+        return column(lambda task: task.cell.center_lonlat[axis], float("nan"))
+
+    def text(get: Any) -> NDArray[Any]:
+        return column(get, "")
+
+    def cell(task: PairTask) -> Any:
+        return task.cell
+
+    return {
+        "band": (np.array(S2_NAMES, dtype=object), {}),
+        "polarisation": (np.array(S1_NAMES, dtype=object), {}),
+        "key": (text(lambda task: task.key), {}),
+        "cell_id": (text(lambda task: cell(task).cell_id), {}),
+        "split": (text(lambda task: task.split), {}),
+        "epsg": (column(lambda task: cell(task).epsg, 0).astype(np.int32), {}),
+        "left_m": (column(lambda task: cell(task).left_m, float("nan")), {"units": "m"}),
+        "top_m": (column(lambda task: cell(task).top_m, float("nan")), {"units": "m"}),
+        "lon": (center(0), {"units": "degrees_east"}),
+        "lat": (center(1), {"units": "degrees_north"}),
+        "time": (seconds(lambda task: task.s2.acquired), _EPOCH),
+        "s1_time": (seconds(lambda task: task.s1.acquired), _EPOCH),
+    }

@@ -1,0 +1,185 @@
+"""The plan: everything that can be decided without a pixel. Printable, serialisable, and all that a worker follows.
+
+In: a request. Out: which chips are made of which scenes, in which unit and which row of the cube, on which side of the
+split; and why every other cell and scene is left out.
+"""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.grid import PIXEL_M, Cell, transformer
+from ingest.pairing import Pair
+from ingest.request import Request
+from ingest.scene import Scene
+from ingest.split import Split
+from pipeline import record
+
+PART_PX = 2048
+"""Pixels of 10 m. A unit is at most this wide: four COG blocks of 512 or two of 1024, so a part shares no block."""
+ROWS_PER_SHARD = 16
+"""Cube rows in one Zarr shard; a unit's rows are padded to whole shards so that no two units write one object."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairTask:
+    """One chip to make."""
+
+    key: str
+    """Sample key."""
+    cell: Cell
+    """Where."""
+    s2: Scene
+    """Optical scene."""
+    s1: Scene
+    """Radar scene."""
+    gap_hours: float
+    """Hours between them."""
+    labels: tuple[Scene, ...]
+    """Label scenes that cover the cell, nearest in time to S2; at most one a collection."""
+    split: Split
+    """`train` or `val`."""
+    group: str
+    """Block of ground that decided the split."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A cell without a chip."""
+
+    cell: Cell
+    """Where."""
+    reason: str
+    """In words."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unit:
+    """The work of one task: chips of one part of one S2 scene."""
+
+    unit_id: str
+    """`u00012`; also the stem of its shards and its receipt."""
+    first_row: int
+    """Of the cube; a multiple of `ROWS_PER_SHARD`."""
+    tasks: tuple[PairTask, ...]
+    """By cell id."""
+
+    @property
+    def rows(self) -> int:
+        """Cube rows that belong to the unit, padding included."""
+        return -(-len(self.tasks) // ROWS_PER_SHARD) * ROWS_PER_SHARD
+
+    def memory_bytes(self, chip_px: int) -> int:
+        """Bytes a worker holds at most: all chips, their encoded copies, and one band's window with its float copy."""
+        chip = chip_px**2 * (12 * 2 + 2 * 4 + 2)
+        return 2 * len(self.tasks) * chip + (PART_PX + chip_px) ** 2 * (4 + 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestPlan:
+    """Every decision of one build."""
+
+    request: Request
+    """What was asked for."""
+    units: tuple[Unit, ...]
+    """By id."""
+    left_out: tuple[LeftOut, ...]
+    """Cells without a chip."""
+    scenes_left_out: Mapping[str, str]
+    """Reason by scene id."""
+
+    @property
+    def tasks(self) -> tuple[PairTask, ...]:
+        """All chips to make, in unit order."""
+        return tuple(task for unit in self.units for task in unit.tasks)
+
+    @property
+    def has_label(self) -> bool:
+        """Whether any chip has a label raster; then every sample carries the member."""
+        return any("label" in scene.assets for task in self.tasks for scene in task.labels)
+
+    @property
+    def rows(self) -> int:
+        """Rows of the cube."""
+        return sum(unit.rows for unit in self.units)
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of the request and of every chip's unit, row and scenes."""
+        digest = hashlib.sha256(record.dumps(self.request))
+        for unit in self.units:
+            for i, task in enumerate(unit.tasks):
+                ids = (task.s2.scene_id, task.s1.scene_id, *(scene.scene_id for scene in task.labels))
+                line = (unit.unit_id, unit.first_row + i, task.key, task.cell, task.split, ids)
+                digest.update(record.dumps(line))
+        return digest.hexdigest()
+
+
+def task_key(cell: Cell, s2: Scene, s1: Scene) -> str:
+    """`CELL-YYYYMMDDtHHMMSS-HASH8`: unique for a cell and its two scenes, and free of dots and slashes."""
+    scenes = hashlib.sha256(f"{s2.scene_id}|{s1.scene_id}".encode()).hexdigest()[:8]
+    return f"{cell.cell_id}-{s2.acquired:%Y%m%dt%H%M%S}-{scenes}"
+
+
+def make_task(pair: Pair, cell: Cell, *, labels: Mapping[str, Sequence[Scene]], side: tuple[str, Split]) -> PairTask:
+    """The chip of one pair.
+
+    Args:
+        pair: the two scenes.
+        cell: its cell.
+        labels: label scenes that cover the cell, by collection.
+        side: group and split of the cell.
+    """
+    nearest = [
+        min(scenes, key=lambda scene: (abs(scene.acquired - pair.s2.acquired), scene.scene_id))
+        for _, scenes in sorted(labels.items())
+    ]
+    return PairTask(
+        key=task_key(cell, pair.s2, pair.s1),
+        cell=cell,
+        s2=pair.s2,
+        s1=pair.s1,
+        gap_hours=pair.gap_hours,
+        labels=tuple(nearest),
+        split=side[1],
+        group=side[0],
+    )
+
+
+def make_units(tasks: Iterable[PairTask]) -> tuple[Unit, ...]:
+    """Chips grouped by S2 scene and part of it, with their rows of the cube."""
+    by_scene: dict[tuple[str, str], list[PairTask]] = defaultdict(list)
+    for task in tasks:
+        by_scene[f"{task.s2.acquired:%Y%m%d%H%M%S}", task.s2.scene_id].append(task)
+    groups: list[list[PairTask]] = []
+    for _, members in sorted(by_scene.items()):
+        parts: dict[tuple[int, int], list[PairTask]] = defaultdict(list)
+        for task, part in zip(members, _parts(members).tolist(), strict=True):
+            parts[tuple(part)].append(task)
+        groups += [sorted(parts[part], key=lambda task: task.key) for part in sorted(parts)]
+    units: list[Unit] = []
+    row = 0
+    for i, group in enumerate(groups):
+        units.append(Unit(unit_id=f"u{i:05d}", first_row=row, tasks=tuple(group)))
+        row += units[-1].rows
+    return tuple(units)
+
+
+def _parts(tasks: Sequence[PairTask]) -> NDArray[np.int64]:
+    """(n, 2) part (row, column) of each cell's centre in its S2 scene's grid; in the cell's own where none is known."""
+    parts = np.empty((len(tasks), 2), dtype=np.int64)
+    for i, task in enumerate(tasks):
+        x, y = task.cell.center_m
+        grid = task.s2.grid
+        if grid is None:
+            parts[i] = -y // (PART_PX * PIXEL_M), x // (PART_PX * PIXEL_M)
+            continue
+        if grid.epsg != task.cell.epsg:
+            x, y = transformer(task.cell.epsg, grid.epsg).transform(x, y)
+        a, _, c, _, e, f = grid.transform
+        parts[i] = (y - f) / e // PART_PX, (x - c) / a // PART_PX
+    return parts

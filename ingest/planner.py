@@ -1,0 +1,147 @@
+"""Request → plan: the only planning step that asks the catalog. Reads no pixel."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from shapely.geometry.base import BaseGeometry
+
+from ingest import catalog
+from ingest.aoi import DateRange
+from ingest.grid import PIXEL_M, Cell, centered_cell, corner_cell, footprints, lattice_cells, utm_epsg
+from ingest.pairing import Pairing, pair
+from ingest.plan import IngestPlan, LeftOut, make_task, make_units
+from ingest.request import S2_COLLECTION, Request, s1_dates
+from ingest.scene import Scene, Unusable, parse_scene
+from ingest.split import Split, group_of, leaking, split_of
+from pipeline.errors import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Found:
+    """What the catalog has."""
+
+    s2: list[Scene]
+    s1: list[Scene]
+    labels: list[Scene]
+    unusable: dict[str, str]
+
+
+def make_plan(request: Request) -> IngestPlan:
+    """Search, pair, split and cut into units.
+
+    Raises:
+        CatalogError: the catalog does not answer.
+        UsageError: there is no scene, or no cell, for the request.
+    """
+    found = _find(request)
+    cells = _cells(request, found.s2)
+    inside = footprints(cells, inset_m=PIXEL_M)
+    pairing = pair(
+        cells,
+        inside,
+        (found.s2, found.s1),
+        max_gap_hours=request.max_gap_hours,
+        own_grid=request.grid == "scene",
+    )
+    sides = [_side(cell, request) for cell in cells]
+    leaks = leaking(footprints(cells), [side[1] for side in sides])
+    labels = _labels_by_cell(inside, found.labels)
+    tasks = [
+        make_task(chosen, cells[chosen.cell], labels=labels[chosen.cell], side=sides[chosen.cell])
+        for chosen in pairing.pairs
+        if chosen.cell not in leaks
+    ]
+    return IngestPlan(
+        request=request,
+        units=make_units(tasks),
+        left_out=_left_out(cells, pairing, leaks),
+        scenes_left_out=dict(sorted({**found.unusable, **pairing.scenes_left_out}.items())),
+    )
+
+
+def _find(request: Request) -> _Found:
+    s2, unusable = _scenes(request, (S2_COLLECTION,), dates=request.dates)
+    s1, more = _scenes(request, request.s1, dates=s1_dates(request))
+    if not s2 and not unusable:
+        raise UsageError(
+            f"no {S2_COLLECTION} scene in {request.catalog} touches the area within "
+            f"{request.dates.stac() or 'all time'}. Check --aoi (longitude first), --dates and --catalog."
+        )
+    everything = DateRange(start=None, end=None)
+    labels = _scenes(request, request.labels, dates=everything, label=True)[0] if request.labels else []
+    order = {name: i for i, name in enumerate(request.s1)}
+    return _Found(
+        s2=s2, s1=sorted(s1, key=lambda scene: order[scene.collection]), labels=labels, unusable={**unusable, **more}
+    )
+
+
+def _scenes(
+    request: Request, collections: Sequence[str], *, dates: DateRange, label: bool = False
+) -> tuple[list[Scene], dict[str, str]]:
+    areas = [area.geometry for area in request.areas]
+    items = catalog.search(request.catalog, collections, areas=areas, dates=dates)
+    parsed = [parse_scene(item, label=label) for item in items]
+    usable = [scene for scene in parsed if isinstance(scene, Scene)]
+    return usable, {scene.scene_id: scene.reason for scene in parsed if isinstance(scene, Unusable)}
+
+
+def _cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:
+    areas = [area.geometry for area in request.areas]
+    if request.grid == "utm":
+        found = [cell for area in areas for cell in lattice_cells(area, request.chip_px)]
+    elif request.grid == "aoi":
+        found = [centered_cell(area, _area_epsg(area, s2), request.chip_px) for area in areas]
+    else:
+        found = [cell for scene in s2 for cell in _scene_cells(scene, areas, request.chip_px)]
+    cells = {cell.cell_id: cell for cell in found}
+    if not cells:
+        raise UsageError(
+            f"no cell of {request.chip_px} pixels has its centre in the area on grid {request.grid!r}. "
+            "Use a smaller --chip-px, another --grid, or a larger area."
+        )
+    return [cells[cell_id] for cell_id in sorted(cells)]
+
+
+def _area_epsg(area: BaseGeometry, s2: Sequence[Scene]) -> int:
+    """The UTM zone in which the area's own S2 scenes lie, so that they need no warp; its natural zone otherwise."""
+    zones = [scene.grid.epsg for scene in s2 if scene.grid and scene.footprint.covers(area)]
+    utm = sorted(epsg for epsg in zones if 32601 <= epsg <= 32760)
+    natural = utm_epsg(*area.centroid.coords[0])
+    return natural if natural in utm or not utm else max(utm, key=utm.count)
+
+
+def _scene_cells(scene: Scene, areas: Sequence[BaseGeometry], chip_px: int) -> list[Cell]:
+    """Whole cells on the scene's own pixels whose centre lies in an area; none where its pixels are not 10 m."""
+    grid = scene.grid
+    if grid is None or (grid.transform[0], grid.transform[4]) != (PIXEL_M, -PIXEL_M):
+        return []
+    left, top, step = grid.transform[2], grid.transform[5], chip_px * PIXEL_M
+    corners = [
+        corner_cell(grid.epsg, left + col * step, top - row * step, chip_px)
+        for row in range(grid.height_px // chip_px)
+        for col in range(grid.width_px // chip_px)
+    ]
+    return [cell for cell in corners if any(shapely.contains_xy(area, *cell.center_lonlat) for area in areas)]
+
+
+def _side(cell: Cell, request: Request) -> tuple[str, Split]:
+    group = group_of(*cell.center_lonlat)
+    return group, split_of(group, val_percent=request.val_percent, seed=request.seed)
+
+
+def _labels_by_cell(outlines: NDArray[np.object_], labels: Sequence[Scene]) -> dict[int, Mapping[str, list[Scene]]]:
+    found: dict[int, dict[str, list[Scene]]] = {i: defaultdict(list) for i in range(len(outlines))}
+    tree = shapely.STRtree(outlines)
+    for scene in labels:
+        for i in tree.query(scene.footprint, predicate="covers").tolist():
+            found[i][scene.collection].append(scene)
+    return {i: dict(scenes) for i, scenes in found.items()}
+
+
+def _left_out(cells: Sequence[Cell], pairing: Pairing, leaks: set[int]) -> tuple[LeftOut, ...]:
+    reasons = {**pairing.cells_left_out, **dict.fromkeys(leaks, "overlaps validation ground")}
+    return tuple(LeftOut(cell=cells[i], reason=reasons[i]) for i in sorted(reasons))

@@ -1,0 +1,73 @@
+"""Is a chip good enough? Mask bits from validity and scene classification, and one verdict with its reason.
+
+Rejected chips are not errors: they are counted by reason in the manifest and keep their row in `chips.parquet`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.sample import MaskBit
+
+SCL_BITS: Mapping[int, MaskBit] = {
+    0: MaskBit.S2_NODATA,
+    3: MaskBit.SHADOW,
+    8: MaskBit.CLOUD,
+    9: MaskBit.CLOUD,
+    10: MaskBit.CLOUD,
+    11: MaskBit.SNOW,
+}
+"""Sentinel-2 scene classification: 3 shadow, 8 and 9 cloud, 10 thin cirrus, 11 snow. Source: ESA L2A ATBD."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QualityReport:
+    """What was found out about one chip."""
+
+    valid_fraction: float
+    """Share of pixels that both sensors have."""
+    cloud_fraction: float | None
+    """Share of cloudy pixels among those that S2 has; the whole scene's where there is no classification."""
+    reason: str
+    """Empty where the chip is accepted: `s2 nodata`, `s1 nodata`, `cloud`."""
+
+
+def make_mask(
+    s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_], scl: NDArray[np.generic] | None
+) -> NDArray[np.uint8]:
+    """(H, W) `MaskBit`s.
+
+    Args:
+        s2_valid: (H, W) True where all optical bands have data.
+        s1_valid: (H, W) True where both polarisations have data.
+        scl: (H, W) scene classification, None where the product has none.
+    """
+    mask = np.where(s2_valid, 0, MaskBit.S2_NODATA) | np.where(s1_valid, 0, MaskBit.S1_NODATA)
+    if scl is not None:
+        for value, bit in SCL_BITS.items():
+            mask |= np.where(scl == value, bit, 0)
+    return mask.astype(np.uint8)
+
+
+def judge(
+    mask: NDArray[np.uint8], cloud_fraction: float | None, *, max_nodata: float, max_cloud: float
+) -> QualityReport:
+    """The verdict on one chip; the limits are shares, not percent."""
+    lost = {"s2 nodata": MaskBit.S2_NODATA, "s1 nodata": MaskBit.S1_NODATA}
+    reasons = [reason for reason, bit in lost.items() if ((mask & bit) > 0).mean() > max_nodata]
+    if cloud_fraction is not None and cloud_fraction > max_cloud:
+        reasons.append("cloud")
+    nodata = MaskBit.S2_NODATA | MaskBit.S1_NODATA
+    return QualityReport(
+        valid_fraction=float(((mask & nodata) == 0).mean()),
+        cloud_fraction=cloud_fraction,
+        reason=reasons[0] if reasons else "",
+    )
+
+
+def cloud_share(mask: NDArray[np.uint8]) -> float:
+    """Share of cloudy pixels among those that S2 has; 0 where it has none."""
+    seen = (mask & MaskBit.S2_NODATA) == 0
+    return float(((mask[seen] & MaskBit.CLOUD) > 0).mean()) if seen.any() else 0.0

@@ -1,0 +1,98 @@
+"""What one build was asked for: a value, printed, hashed and kept beside the result."""
+
+import re
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
+
+from ingest.aoi import Aoi, DateRange
+from ingest.grid import check_chip_px
+from pipeline.codec import Codec
+from pipeline.errors import UsageError
+
+GridKind = Literal["utm", "aoi", "scene"]
+S1_COLLECTIONS = {"rtc": "sentinel-1-rtc", "grd": "sentinel-1-grd"}
+"""What `--s1` may name."""
+S2_COLLECTION = "sentinel-2-l2a"
+_UNITS_H = {"h": 1.0, "d": 24.0}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """Everything that decides which bytes a build writes."""
+
+    areas: tuple[Aoi, ...]
+    """Where."""
+    dates: DateRange
+    """When the S2 scene was acquired."""
+    catalog: str
+    """STAC API, catalog.json or items.parquet."""
+    s1: tuple[str, ...]
+    """STAC collections of Sentinel-1, the preferred first."""
+    max_gap_hours: float
+    """Hours between S2 and S1, at most."""
+    max_cloud_percent: float
+    """Percent of a chip's pixels that may be cloud."""
+    max_nodata_percent: float
+    """Percent of a chip's pixels that may have no data in one of the sensors."""
+    chip_px: int
+    """Pixels of 10 m. Side of a chip."""
+    grid: GridKind
+    """`utm` fixed lattice, `aoi` one cell centred on each area, `scene` the S2 image's own pixels."""
+    codec: Codec
+    """How arrays are encoded in shards."""
+    labels: tuple[str, ...]
+    """STAC collections of labels that ride along."""
+    val_percent: float
+    """Percent of the ground that is kept for validation."""
+    seed: int
+    """Decides which ground that is."""
+
+
+def parse_gap(text: str) -> float:
+    """Hours of `3d` or `12h`.
+
+    Raises:
+        UsageError: not a positive number of days or hours.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text.strip())
+    if not match:
+        raise UsageError(f"--max-gap {text!r}: write days or hours, as 3d or 12h.")
+    return float(match[1]) * _UNITS_H[match[2]]
+
+
+def parse_s1(text: str) -> tuple[str, ...]:
+    """Collections of `rtc,grd`.
+
+    Raises:
+        UsageError: an unknown product.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    unknown = [name for name in names if name not in S1_COLLECTIONS]
+    if unknown or not names:
+        raise UsageError(f"--s1 {text!r}: choose from {', '.join(S1_COLLECTIONS)}, the preferred first.")
+    return tuple(S1_COLLECTIONS[name] for name in names)
+
+
+def check(request: Request) -> Request:
+    """The request itself, if its numbers make sense.
+
+    Raises:
+        UsageError: a number is out of range.
+    """
+    check_chip_px(request.chip_px)
+    for flag, value in (
+        ("--max-cloud", request.max_cloud_percent),
+        ("--max-nodata", request.max_nodata_percent),
+        ("--val", request.val_percent),
+    ):
+        if not 0 <= value <= 100:
+            raise UsageError(f"{flag} {value}: a percentage lies between 0 and 100.")
+    return request
+
+
+def s1_dates(request: Request) -> DateRange:
+    """The dates, widened by the gap: an S1 scene may lie just outside them."""
+    gap = timedelta(hours=request.max_gap_hours) + timedelta(days=1)
+    start, end = request.dates.start, request.dates.end
+    return DateRange(start=start and start - gap, end=end and end + gap)

@@ -1,0 +1,238 @@
+"""A STAC item → one `Scene`, or the reason why it cannot be used.
+
+In: items of the Planetary Computer's, Earth Search's and CDSE's conventions. Out: bands by their own names, time, true
+footprint, and for each band the digital number to add. Reads no pixel and no file.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any, Literal
+
+import shapely
+from shapely.geometry import shape
+from shapely.geometry.base import BaseGeometry
+
+from ingest.grid import Affine6
+from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
+
+Item = Mapping[str, Any]
+"""A STAC item as JSON, hrefs absolute."""
+
+LONGEST_INTERVAL = timedelta(days=31)
+"""An item without an instant counts by the middle of its interval, unless that is longer than this."""
+
+_ALIASES: Mapping[str, str] = {
+    "coastal": "B01",
+    "blue": "B02",
+    "green": "B03",
+    "red": "B04",
+    "rededge1": "B05",
+    "rededge2": "B06",
+    "rededge3": "B07",
+    "nir": "B08",
+    "nir08": "B8A",
+    "nir09": "B09",
+    "swir16": "B11",
+    "swir22": "B12",
+    "scl": "SCL",
+    "vv": "VV",
+    "vh": "VH",
+}
+"""Earth Search's and Planetary Computer's asset keys; CDSE's end in the resolution (`B02_10m`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """One band's file."""
+
+    href: str
+    """Where it lies; may be signed, so it never goes into a message as it is."""
+    dn_offset: int
+    """Digital numbers. Added to a valid pixel to reach the scale without offset: 0 or -1000 for Sentinel-2."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """Where the pixels of a scene's 10 m bands lie, as the catalog says."""
+
+    epsg: int
+    """CRS."""
+    transform: Affine6
+    """Units of the CRS. From pixel (col, row) to (x, y)."""
+    height_px: int
+    """Rows."""
+    width_px: int
+    """Columns."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """One acquisition."""
+
+    scene_id: str
+    """The STAC item's id."""
+    collection: str
+    """The STAC collection."""
+    sensor: Literal["s1", "s2", "label"]
+    """What its bands are."""
+    acquired: datetime
+    """UTC. Sensing time, or the middle of the item's interval."""
+    footprint_wkt: str
+    """EPSG:4326. Outline of the data."""
+    cloud_percent: float | None
+    """Percent of the whole scene."""
+    orbit_state: str | None
+    """`ascending` or `descending`."""
+    relative_orbit: int | None
+    """Track number."""
+    baseline: str | None
+    """Sentinel-2 processing baseline."""
+    backscatter: str | None
+    """`gamma0` for terrain-corrected, `sigma0` for geocoded GRD."""
+    grid: Grid | None
+    """Of the 10 m bands; None where the catalog does not say."""
+    assets: Mapping[str, Asset]
+    """By band name: `B01`, `VV`, `SCL`, `label`."""
+    classes: tuple[str, ...]
+    """Class names of the whole scene, where a property gives some."""
+
+    @property
+    def footprint(self) -> BaseGeometry:
+        """Outline of the data in degrees."""
+        return shapely.from_wkt(self.footprint_wkt)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unusable:
+    """An item that cannot be used, and why."""
+
+    scene_id: str
+    """The STAC item's id."""
+    reason: str
+    """In words: `bands missing: B01 B8A`."""
+
+
+def parse_scene(item: Item, *, label: bool = False) -> Scene | Unusable:
+    """The scene of a Sentinel item, or of a label item."""
+    sensor: Literal["s1", "s2", "label"] = "label" if label else _sensor(item)
+    acquired, assets = _acquired(item["properties"]), _assets(item, sensor)
+    reason = _unusable(acquired, assets, sensor, item)
+    if acquired is None or reason:
+        return Unusable(scene_id=item["id"], reason=reason or "no date")
+    properties = item["properties"]
+    orbit = properties.get("sat:relative_orbit")
+    return Scene(
+        scene_id=item["id"],
+        collection=item["collection"],
+        sensor=sensor,
+        acquired=acquired,
+        footprint_wkt=shape(item["geometry"]).wkt,
+        cloud_percent=properties.get("eo:cloud_cover"),
+        orbit_state=properties.get("sat:orbit_state"),
+        relative_orbit=None if orbit is None else int(orbit),
+        baseline=properties.get("s2:processing_baseline") or properties.get("processing:version"),
+        backscatter={"s1": "gamma0" if "rtc" in item["collection"] else "sigma0"}.get(sensor),
+        grid=_grid(item, assets),
+        assets=assets,
+        classes=_classes(properties) if label else (),
+    )
+
+
+def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
+    """First and last instant of an item; None where it has neither."""
+    instant = properties.get("datetime")
+    first, last = properties.get("start_datetime") or instant, properties.get("end_datetime") or instant
+    if instant:
+        first = last = instant
+    return (_utc(first), _utc(last)) if first and last else None
+
+
+def _utc(value: str | datetime) -> datetime:
+    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _acquired(properties: Mapping[str, Any]) -> datetime | None:
+    span = interval(properties)
+    if span is None or span[1] - span[0] > LONGEST_INTERVAL:
+        return None
+    return span[0] + (span[1] - span[0]) / 2
+
+
+def _sensor(item: Item) -> Literal["s1", "s2"]:
+    return "s1" if str(item["collection"]).startswith("sentinel-1") else "s2"
+
+
+def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], sensor: str, item: Item) -> str | None:
+    needed = {"s1": S1_NAMES, "s2": S2_NAMES, "label": ()}[sensor]
+    missing = [name for name in needed if name not in assets]
+    if missing:
+        return f"bands missing: {' '.join(missing)}"
+    if acquired is None:
+        return "no date"
+    if not item.get("geometry"):
+        return "no footprint"
+    if sensor == "s1" and "rtc" not in item["collection"] and not _epsg(item["properties"], {}):
+        return "not geocoded: ground control points only"
+    return None
+
+
+def _assets(item: Item, sensor: str) -> dict[str, Asset]:
+    if sensor == "label":
+        labels = [asset for asset in item["assets"].values() if "labels" in (asset.get("roles") or ())]
+        return {"label": Asset(href=labels[0]["href"], dn_offset=0)} if labels else {}
+    found: dict[str, Asset] = {}
+    for key, asset in item["assets"].items():
+        name = _ALIASES.get(key, re.sub(r"_\d+m$", "", key))
+        if name in S2_NAMES or name in S1_NAMES or name == "SCL":
+            offset = _dn_offset(item["properties"], asset) if name in S2_NAMES else 0
+            found.setdefault(name, Asset(href=asset["href"], dn_offset=offset))
+    return found
+
+
+def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
+    """Digital numbers to add so that reflectance = DN x 1e-4.
+
+    Why not one field: Earth Search says `boa_offset_applied` and still carries the offset, the Planetary Computer
+    carries none, and reprocessed scenes of 2015 to 2021 have it too, so that a rule by date is wrong.
+    """
+    if properties.get("earthsearch:boa_offset_applied"):
+        return 0
+    band = (asset.get("raster:bands") or [{}])[0]
+    offset = band.get("offset", asset.get("raster:offset"))
+    if offset is not None:
+        return round(offset / (band.get("scale", asset.get("raster:scale")) or S2_BANDS[0].scale))
+    baseline = str(properties.get("s2:processing_baseline") or properties.get("processing:version") or "00.00")
+    return -1000 if baseline >= "04.00" else 0
+
+
+def _epsg(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int | None:
+    for source in (asset, properties):
+        code = source.get("proj:epsg") or str(source.get("proj:code") or "").removeprefix("EPSG:")
+        if code:
+            return int(code)
+    return None
+
+
+def _grid(item: Item, assets: Mapping[str, Asset]) -> Grid | None:
+    """The grid of a 10 m band; the projection extension allows it on the asset or on the item."""
+    names = {asset.href: name for name, asset in assets.items()}
+    by_name = {names[asset["href"]]: asset for asset in item["assets"].values() if asset["href"] in names}
+    asset = by_name.get("B02") or by_name.get("VV") or {}
+    properties = item["properties"]
+    epsg = _epsg(properties, asset)
+    transform = asset.get("proj:transform") or properties.get("proj:transform")
+    shape_px = asset.get("proj:shape") or properties.get("proj:shape")
+    if not (epsg and transform and shape_px):
+        return None
+    a, b, c, d, e, f = (float(value) for value in transform[:6])
+    return Grid(epsg=epsg, transform=(a, b, c, d, e, f), height_px=int(shape_px[0]), width_px=int(shape_px[1]))
+
+
+def _classes(properties: Mapping[str, Any]) -> tuple[str, ...]:
+    for key, value in properties.items():
+        if key.endswith(":labels") and value:
+            return tuple(sorted(str(name) for name in value))
+    return ()
