@@ -17,7 +17,7 @@ from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import S2_COLLECTION, Request, s1_dates
 from ingest.scene import Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, leaking, split_of
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, redact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +68,7 @@ def _find(request: Request) -> _Found:
     s1, more = _scenes(request, request.s1, dates=s1_dates(request))
     if not s2 and not unusable:
         raise UsageError(
-            f"no {S2_COLLECTION} scene in {request.catalog} touches the area within "
+            f"no {S2_COLLECTION} scene in {redact(request.catalog)} touches the area within "
             f"{request.dates.stac() or 'all time'}. Check --aoi (longitude first), --dates and --catalog."
         )
     everything = DateRange(start=None, end=None)
