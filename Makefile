@@ -1,6 +1,8 @@
 # One word a chore. `make` alone prints them.
 .DEFAULT_GOAL := help
 SHELL := /bin/bash
+# Empty: an import leaves its bytecode, so that only the first one is slow.
+export PYTHONDONTWRITEBYTECODE :=
 PY := .venv/bin/python
 READY := .venv/.ready
 EXTRA ?= dev

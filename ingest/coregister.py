@@ -2,6 +2,9 @@
 
 Field borders, shores and roads are edges in both sensors though their contrast differs, so gradient magnitudes are
 compared, by phase correlation. Source: Kuglin and Hines (1975); the peak is refined by a parabola in each direction.
+
+The widths below are the best of nine tried on real and on synthetic chips of 120 px. Speckle hides the edges of many
+chips; a peak that does not stand out of the surface is not reported as a shift.
 """
 
 import numpy as np
@@ -9,8 +12,12 @@ from numpy.typing import NDArray
 
 REACH_PX = 8
 """Pixels. Larger shifts are not looked for."""
+SIGNIFICANT = 8.0
+"""Standard deviations of the correlation surface. Lower peaks are chance: above 2 px off as often as not."""
+_SMOOTH_PX = 3.0
+"""Pixels. Gaussian that takes speckle out before gradients are taken."""
 _SOFTEN_PX = 1.5
-"""Pixels. Gaussian that takes speckle out of the spectrum before the peak is looked for."""
+"""Pixels. Gaussian that the correlation peak is widened to, so that a parabola fits it."""
 
 
 def estimate_shift(s1_db: NDArray[np.float32], s2_dn: NDArray[np.uint16]) -> tuple[float, float, float] | None:
@@ -22,39 +29,52 @@ def estimate_shift(s1_db: NDArray[np.float32], s2_dn: NDArray[np.uint16]) -> tup
 
     Returns:
         (dy, dx, peak): a structure at (y, x) in S2 stands at (y + dy, x + dx) in S1; `peak` is the height of the
-        correlation peak, from about 0 (chance) to 1. None where a chip is too small or without any structure.
+        correlation peak in standard deviations of the surface. None where the chip is too small or no peak stands out.
     """
-    radar, optical = _edges(np.nan_to_num(s1_db, nan=float(np.nanmean(s1_db)))), _edges(s2_dn.astype(np.float64))
-    if min(radar.shape) < 4 * REACH_PX or not (radar.any() and optical.any()):
+    if min(s1_db.shape[1:]) < 4 * REACH_PX or np.isnan(s1_db).all():
+        return None
+    radar, optical = _edges(np.nan_to_num(s1_db, nan=float(np.nanmean(s1_db)))), _edges(s2_dn)
+    if not (radar.any() and optical.any()):
         return None
     surface = _phase_correlation(radar, optical)
-    row, col = np.unravel_index(int(surface.argmax()), surface.shape)
-    if not (0 < row < 2 * REACH_PX and 0 < col < 2 * REACH_PX):
+    around = np.arange(-REACH_PX, REACH_PX + 1)
+    near = surface[np.ix_(around, around)]
+    row, col = np.unravel_index(int(near.argmax()), near.shape)
+    peak = float((near[row, col] - surface.mean()) / surface.std())
+    if peak < SIGNIFICANT or not (0 < row < 2 * REACH_PX and 0 < col < 2 * REACH_PX):
         return None
-    dy = row - REACH_PX + _vertex(surface[row - 1 : row + 2, col])
-    dx = col - REACH_PX + _vertex(surface[row, col - 1 : col + 2])
-    return float(dy), float(dx), float(surface[row, col])
+    dy = row - REACH_PX + _vertex(near[row - 1 : row + 2, col])
+    dx = col - REACH_PX + _vertex(near[row, col - 1 : col + 2])
+    return float(dy), float(dx), peak
 
 
-def _edges(bands: NDArray[np.floating]) -> NDArray[np.float64]:
+def _edges(bands: NDArray[np.generic]) -> NDArray[np.float64]:
     """(H, W) gradient magnitude, each band scaled to unit deviation, without its mean, faded out to the border."""
-    deviation = bands.std(axis=(1, 2), keepdims=True)
-    scaled = bands / np.where(deviation > 0, deviation, np.inf)
+    centred = bands.astype(np.float64) - bands.mean(axis=(1, 2), keepdims=True)
+    deviation = centred.std(axis=(1, 2), keepdims=True)
+    scaled = _smooth(centred / np.where(deviation > 0, deviation, np.inf))
     rows, cols = np.gradient(scaled, axis=(1, 2))
     edges = np.hypot(rows, cols).sum(axis=0)
     fade = np.outer(np.hanning(edges.shape[0]), np.hanning(edges.shape[1]))
     return np.asarray((edges - edges.mean()) * fade, dtype=np.float64)
 
 
+def _gaussian(shape: tuple[int, ...], width_px: float) -> NDArray[np.float64]:
+    """Transfer function of a Gaussian for `rfft2` of images of `shape`."""
+    rows, cols = np.fft.fftfreq(shape[-2]), np.fft.rfftfreq(shape[-1])
+    return np.asarray(np.exp(-2 * (np.pi * width_px) ** 2 * (rows[:, None] ** 2 + cols[None, :] ** 2)))
+
+
+def _smooth(bands: NDArray[np.float64]) -> NDArray[np.float64]:
+    size = bands.shape[-2:]
+    return np.asarray(np.fft.irfft2(np.fft.rfft2(bands) * _gaussian(size, _SMOOTH_PX), s=size))
+
+
 def _phase_correlation(moved: NDArray[np.float64], fixed: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(2R+1, 2R+1) correlation at shifts -R..R, scaled so that identical images peak at 1."""
+    """(H, W) correlation at every circular shift, from 0 in the upper left corner."""
     cross = np.fft.rfft2(moved) * np.conj(np.fft.rfft2(fixed))
     phase = cross / np.maximum(np.abs(cross), 1e-12)
-    rows, cols = np.fft.fftfreq(moved.shape[0]), np.fft.rfftfreq(moved.shape[1])
-    soften = np.exp(-2 * (np.pi * _SOFTEN_PX) ** 2 * (rows[:, None] ** 2 + cols[None, :] ** 2))
-    surface = np.fft.irfft2(phase * soften, s=moved.shape) / np.fft.irfft2(soften, s=moved.shape)[0, 0]
-    around = np.arange(-REACH_PX, REACH_PX + 1)
-    return np.asarray(surface[np.ix_(around, around)])
+    return np.asarray(np.fft.irfft2(phase * _gaussian(moved.shape, _SOFTEN_PX), s=moved.shape))
 
 
 def _vertex(values: NDArray[np.float64]) -> float:

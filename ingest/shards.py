@@ -85,6 +85,8 @@ def finish(store: Store, plan: IngestPlan) -> Manifest:
         s1=stats.merge([done.s1 for done in receipts if done.s1]),
     )
     manifest.publish(store, built, data, stats=merged)
+    for folder in ("", receipt.FOLDER, "shards/train", "shards/val"):
+        store.sweep(folder)
     return built
 
 

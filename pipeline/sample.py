@@ -56,7 +56,7 @@ class SampleMeta:
     valid_fraction: float
     """Share of pixels with neither nodata bit."""
     shift_px: tuple[float, float, float] | None
-    """Pixels. Estimated S1 against S2 shift (dy, dx) and its peak height; None where no estimate was possible."""
+    """Pixels. Estimated S1-S2 shift (dy, dx), and its peak in standard deviations; None where no peak stands out."""
     resampled: tuple[str, ...]
     """Bands that were warped; the others are the source's own pixels."""
     classes: tuple[str, ...]

@@ -26,6 +26,8 @@ T = TypeVar("T")
 
 TRIES = 5
 """How often an operation is tried before it fails for good."""
+_PART = ".part-"
+_STALE_S = 3600.0
 _FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -115,13 +117,20 @@ class Store:
         if self.exists(name):
             self._retry(lambda: self.fs.rm(self.path(name), recursive=True), name)
 
+    def sweep(self, folder: str) -> None:
+        """Remove what writers that were killed over an hour ago left in `folder`: files that never got their name."""
+        if self.is_local:
+            for path in Path(self.path(folder)).glob(f"{_PART}*"):
+                if time.time() - path.stat().st_mtime > _STALE_S:
+                    path.unlink(missing_ok=True)
+
     def _publish_object(self, path: str, data: bytes) -> None:
         self.fs.pipe_file(path, data)
 
     def _publish_local(self, path: str, data: bytes) -> None:
         folder = Path(path).parent
         folder.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=folder, prefix=".part-")
+        handle, temporary = tempfile.mkstemp(dir=folder, prefix=_PART)
         try:
             with os.fdopen(handle, "wb") as file:
                 file.write(data)

@@ -1,0 +1,58 @@
+"""How tests run, kill and compare the commands of the project."""
+
+import contextlib
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+
+
+def run(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+    """Run a Python command to its end; its output is in the failure."""
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def run_and_kill(*arguments: str, when: Callable[[], bool], timeout_s: float = 120) -> bool:
+    """Start a Python command in a session of its own and SIGKILL it with all its children as soon as `when` holds.
+
+    Returns whether it was killed, rather than having ended before.
+    """
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    end_s = time.monotonic() + timeout_s
+    try:
+        while process.poll() is None and not when():
+            assert time.monotonic() < end_s, "it did not come so far in time"
+            time.sleep(0.01)
+        return process.poll() is None
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL the session that `process` leads."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(timeout=30)
+
+
+def tree(folder: Path) -> dict[str, str]:
+    """SHA-256 of every file below `folder`; what a killed writer had not yet given its name does not count."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    named = [path for path in files if not path.name.startswith(".part-") and ".partial" not in path.name]
+    return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in named}
