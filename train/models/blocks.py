@@ -1,0 +1,198 @@
+"""Pre-norm transformer parts. Attribute names give the state dict keys of the released CROMA weights.
+
+The norm lives inside each sub-layer and the residual outside of it. LayerNorm has eps 1e-5 (CROMA's, and PyTorch's
+default), GELU is the exact one, nothing is dropped.
+
+Axes: B batch, C bands, H W pixels, L patches or tokens, Q queries, K keys, P values of a patch, D width, N heads,
+E head width. A bias is (B or 1, N, Q, K).
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipeline.errors import UsageError
+
+
+def patchify(image_BCHW: Tensor, patch: int) -> Tensor:
+    """Cut images into patches, row by row.
+
+    Returns:
+        (B, L, P) with P = C * patch * patch; band slowest, then pixel row, then pixel column.
+    """
+    bands, height, width = image_BCHW.shape[1:]
+    if height % patch or width % patch or not height or not width:
+        raise UsageError(
+            f"an image of {height} x {width} px cannot be cut into patches of {patch} px. "
+            f"Crop or resize it to multiples of {patch}."
+        )
+    rows, cols = height // patch, width // patch
+    tiles = image_BCHW.reshape(-1, bands, rows, patch, cols, patch).permute(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(-1, rows * cols, bands * patch * patch)
+
+
+def explicit_attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Tensor | None) -> Tensor:
+    """softmax(q kT / sqrt(E) + bias) v, written out."""
+    scores_BNQK = (q_BNQE * q_BNQE.shape[-1] ** -0.5) @ k_BNKE.transpose(-2, -1)
+    if bias is not None:
+        scores_BNQK = scores_BNQK + bias
+    weights_BNQK: Tensor = scores_BNQK.softmax(dim=-1)
+    return weights_BNQK @ v_BNKE
+
+
+def fused_attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Tensor | None) -> Tensor:
+    """The same through PyTorch's fused kernels; the bias is rounded to the queries' dtype."""
+    mask = None if bias is None else bias.to(q_BNQE.dtype)
+    return functional.scaled_dot_product_attention(q_BNQE, k_BNKE, v_BNKE, attn_mask=mask)
+
+
+def attend(q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor, *, heads: int, bias: Tensor | None) -> Tensor:
+    """Multi-head attention, (B, Q, D). Heads are contiguous slices of the width."""
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q_BLD, k_BLD, v_BLD))
+    # On CPU the fused kernel's bfloat16 backward is five times slower than the plain one; float32 is equal.
+    attention = explicit_attention if q.device.type == "cpu" else fused_attention
+    return attention(q, k, v, bias=bias).transpose(1, 2).flatten(2)
+
+
+class SelfAttention(nn.Module):
+    """LayerNorm, multi-head self-attention and an output projection; queries, keys and values have no bias."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads = heads
+        self.input_norm = nn.LayerNorm(width)
+        self.to_qkv = nn.Linear(width, 3 * width, bias=False)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D), without the residual."""
+        q, k, v = self.to_qkv(self.input_norm(tokens_BLD)).chunk(3, dim=-1)
+        out: Tensor = self.to_out(attend(q, k, v, heads=self.heads, bias=bias))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """Queries from one set of tokens, keys and values from another; both pass one shared LayerNorm."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        _check_heads(width, heads)
+        self.heads = heads
+        self.input_norm = nn.LayerNorm(width)
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(width, width, bias=False)
+        self.to_v = nn.Linear(width, width, bias=False)
+        self.to_out = nn.Linear(width, width)
+
+    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, Q, D) and (B, K, D) to (B, Q, D), without the residual."""
+        tokens_BQD, context_BKD = self.input_norm(tokens_BQD), self.input_norm(context_BKD)
+        q, k, v = self.to_q(tokens_BQD), self.to_k(context_BKD), self.to_v(context_BKD)
+        out: Tensor = self.to_out(attend(q, k, v, heads=self.heads, bias=bias))
+        return out
+
+
+class FeedForward(nn.Module):
+    """LayerNorm, then a GELU network four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.input_norm = nn.LayerNorm(width)
+        # Index 2 is where the released layout has its dropout of rate 0.
+        self.net = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Identity(), nn.Linear(4 * width, width))
+
+    def forward(self, tokens_BLD: Tensor) -> Tensor:
+        """(B, L, D) to (B, L, D), without the residual."""
+        out: Tensor = self.net(self.input_norm(tokens_BLD))
+        return out
+
+
+class EncoderLayer(nn.ModuleList):
+    """Self-attention (0) and feed-forward (1), each with its residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__([SelfAttention(width, heads), FeedForward(width)])
+
+    def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        attention, feed_forward = self
+        tokens_BLD = tokens_BLD + attention(tokens_BLD, bias)
+        out: Tensor = tokens_BLD + feed_forward(tokens_BLD)
+        return out
+
+
+class FusionLayer(nn.ModuleList):
+    """Self-attention (0), cross-attention (1) and feed-forward (2), each with its residual."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__([SelfAttention(width, heads), CrossAttention(width, heads), FeedForward(width)])
+
+    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Tensor, cross_bias: Tensor) -> Tensor:
+        """(B, Q, D) and (B, K, D) to (B, Q, D)."""
+        self_attention, cross_attention, feed_forward = self
+        tokens_BQD = tokens_BQD + self_attention(tokens_BQD, self_bias)
+        tokens_BQD = tokens_BQD + cross_attention(tokens_BQD, context_BKD, cross_bias)
+        out: Tensor = tokens_BQD + feed_forward(tokens_BQD)
+        return out
+
+
+class Transformer(nn.Module):
+    """`depth` encoder layers that share one bias, then a LayerNorm."""
+
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(EncoderLayer(width, heads) for _ in range(depth))
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
+        """(B, L, D) to (B, L, D)."""
+        for layer in self.layers:
+            tokens_BLD = layer(tokens_BLD, bias)
+        out: Tensor = self.norm_out(tokens_BLD)
+        return out
+
+
+class Encoder(nn.Module):
+    """A ViT without class token and without position embedding: positions come in through the bias."""
+
+    def __init__(self, patch_values: int, *, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.linear_input = nn.Linear(patch_values, width)
+        self.transformer = Transformer(width, depth, heads)
+
+    def forward(self, patches_BLP: Tensor, bias: Tensor) -> Tensor:
+        """(B, L, P) to (B, L, D)."""
+        out: Tensor = self.transformer(self.linear_input(patches_BLP), bias)
+        return out
+
+
+class FusionEncoder(nn.Module):
+    """Tokens of one sensor that look at those of another in every layer (CROMA section 3.1)."""
+
+    def __init__(self, width: int, depth: int, heads: int) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(FusionLayer(width, heads) for _ in range(depth))
+        self.norm_out = nn.LayerNorm(width)
+
+    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Tensor, cross_bias: Tensor) -> Tensor:
+        """(B, Q, D) and (B, K, D) to (B, Q, D); the context is the same for every layer."""
+        for layer in self.layers:
+            tokens_BQD = layer(tokens_BQD, context_BKD, self_bias=self_bias, cross_bias=cross_bias)
+        out: Tensor = self.norm_out(tokens_BQD)
+        return out
+
+
+def pooled_head(width: int) -> nn.Sequential:
+    """LayerNorm and a GELU network on the mean token; no residual."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """`x` in float32 if it is of lower precision: losses are computed there, and float64 stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _check_heads(width: int, heads: int) -> None:
+    if heads < 1 or width % heads:
+        raise UsageError(f"a width of {width} cannot be split over {heads} heads. Choose heads that divide the width.")

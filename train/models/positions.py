@@ -1,0 +1,94 @@
+"""Where patches lie: 2D-ALiBi and X-ALiBi attention bias, and the decoder's sin-cos table.
+
+Positions are (row, column) in patch units, patches counted row by row. The bias is computed from coordinates: gathering
+it from an (L, L) table costs a hundred times the time and sixteen times the memory, at 56 kept of 225 patches.
+
+Axes: B batch, L patches, Q queries, K keys, D width, N heads.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from pipeline.errors import UsageError
+
+_LONGEST_WAVE = 10_000.0
+
+
+def alibi_slopes(heads: int) -> Tensor:
+    """Slope of each head, (N,) float32 (CROMA section 3.2, after Press et al. 2022).
+
+    A power of two gives the geometric series 2^(-8/N), 2^(-16/N), ... Any other number takes the series of the
+    power of two below, then every second slope of the one above.
+    """
+    if heads < 1:
+        raise UsageError(f"ALiBi needs at least one head but heads is {heads}. Set heads to 1 or more.")
+    lower = 2 ** int(math.log2(heads))
+    slopes = _geometric(lower) + _geometric(2 * lower)[::2][: heads - lower]
+    return torch.tensor(slopes, dtype=torch.float32)
+
+
+def _geometric(heads: int) -> list[float]:
+    return [2.0 ** (-8.0 * (head + 1) / heads) for head in range(heads)]
+
+
+def patch_yx(ids: Tensor, cols: int) -> Tensor:
+    """Row and column of patches on a grid `cols` wide.
+
+    Args:
+        ids: (...) int64 patch numbers, row-major.
+        cols: patches in one row of the grid.
+
+    Returns:
+        (..., 2) float32 in patch units.
+    """
+    return torch.stack((ids.div(cols, rounding_mode="floor"), ids % cols), dim=-1).float()
+
+
+def grid_yx(rows: int, cols: int, *, device: torch.device | None = None) -> Tensor:
+    """Row and column of every patch of a grid, (L, 2) float32."""
+    return patch_yx(torch.arange(rows * cols, device=device), cols)
+
+
+def alibi_bias(query_yx: Tensor, key_yx: Tensor, slopes_N: Tensor) -> Tensor:
+    """`-slope * distance` for every head, query and key (CROMA section 3.2).
+
+    Queries and keys of one sensor give 2D-ALiBi, of two sensors X-ALiBi. Distances are not scaled with the image:
+    that is what lets a model trained at 120 px read larger ones.
+
+    Args:
+        query_yx: (..., Q, 2) float32 in patch units.
+        key_yx: (..., K, 2) float32 in patch units.
+        slopes_N: (N,) float32.
+
+    Returns:
+        (..., N, Q, K) float32: distance and slope are each rounded to float32 before the product.
+    """
+    offset_y = query_yx[..., :, None, 0] - key_yx[..., None, :, 0]
+    offset_x = query_yx[..., :, None, 1] - key_yx[..., None, :, 1]
+    # In float64, because PyTorch's float32 square root on CPU is off by a bit in every seventh value.
+    distance = (offset_y.square() + offset_x.square()).double().sqrt().float()
+    return -slopes_N[:, None, None] * distance[..., None, :, :]
+
+
+def sincos_table(rows: int, cols: int, *, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Fixed 2D sin-cos position table (MAE, He et al. 2022), column coordinate first.
+
+    Args:
+        rows: patches from top to bottom.
+        cols: patches from left to right.
+        width: D, a multiple of 4: a quarter each for sin and cos of the column, then of the row.
+        dtype: of the result; the table is computed in float64.
+
+    Returns:
+        (L, D): `sin(col w), cos(col w), sin(row w), cos(row w)`.
+    """
+    if width % 4:
+        raise UsageError(f"a sin-cos table needs a width divisible by 4 but it is {width}. Choose another width.")
+    quarter = width // 4
+    waves = _LONGEST_WAVE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
+    row_col = grid_yx(rows, cols).double()
+    col_angle, row_angle = row_col[:, 1:] * waves, row_col[:, :1] * waves
+    parts = (col_angle.sin(), col_angle.cos(), row_angle.sin(), row_angle.cos())
+    return torch.cat(parts, dim=1).to(dtype)
