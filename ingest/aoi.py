@@ -131,14 +131,14 @@ def _features(document: Any, stem: str) -> list[tuple[str, BaseGeometry]]:
 def _checked(name: str, geometry: BaseGeometry) -> Aoi:
     if geometry.geom_type not in {"Polygon", "MultiPolygon"}:
         raise UsageError(f"area {name!r} is a {geometry.geom_type}; it must be a Polygon or MultiPolygon.")
+    west, south, east, north = geometry.bounds
+    if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
+        raise UsageError(
+            f"area {name!r} spans {geometry.bounds}, which are not degrees. Use EPSG:4326, longitude first."
+        )
     if not geometry.is_valid or geometry.area == 0:
         raise UsageError(
             f"area {name!r} is not a valid polygon: {explain_validity(geometry)}. Repair it and try again."
-        )
-    west, south, east, north = geometry.bounds
-    if west < -180 or east > 180 or south < -90 or north > 90:
-        raise UsageError(
-            f"area {name!r} spans {geometry.bounds}, which are not degrees. Use EPSG:4326, longitude first."
         )
     if south < UTM_LATITUDES[0] or north > UTM_LATITUDES[1]:
         raise UsageError(f"area {name!r} reaches latitude {south} to {north}; UTM cells exist from -80 to 84 only.")

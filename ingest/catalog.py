@@ -15,7 +15,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ingest.aoi import DateRange
 from ingest.scene import Item, interval
-from pipeline.errors import CatalogError, PretrainError, redact, redact_text
+from pipeline.errors import CatalogError, PretrainError, redact
 from pipeline.store import Store
 
 PAGE = 200
@@ -37,7 +37,7 @@ def search(catalog: str, collections: Sequence[str], *, areas: Sequence[BaseGeom
         raise
     except Exception as error:
         raise CatalogError(
-            f"catalog {redact(catalog)} cannot be searched: {redact_text(str(error)) or type(error).__name__}. "
+            f"catalog {redact(catalog)} cannot be searched: {redact(str(error)) or type(error).__name__}. "
             "Give a STAC API, a catalog.json or an items.parquet that exists and is reachable."
         ) from error
     return [found[key] for key in sorted(found)]

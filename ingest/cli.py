@@ -178,7 +178,7 @@ def _summary(built: "Manifest", out: str) -> dict[str, Any]:
         "val": built.samples("val"),
         "shards": len(built.shards),
         "bytes": sum(shard.bytes for shard in built.shards),
-        "out": redact(out) if "://" in out else out,
+        "out": redact(out),
     }
 
 

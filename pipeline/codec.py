@@ -65,6 +65,8 @@ def decode(key: str, members: Mapping[str, bytes], *, kind: Kind, specs: tuple[M
         ContractError: a member is missing, damaged or of another size.
     """
     found: dict[str, Any] = {}
+    if "json" not in members:
+        raise ContractError(f"{key} has no member json, only {sorted(members)}. Was it written by something else?")
     for spec in specs:
         codec: Codec = "b2" if suffix(spec.name, "b2") in members else "npy"
         if suffix(spec.name, codec) not in members:
@@ -88,7 +90,7 @@ def decode_array(data: bytes, spec: MemberSpec, *, codec: Codec, key: str) -> ND
             array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
         else:
             array = np.frombuffer(blosc2.decompress2(data), spec.dtype).reshape(spec.shape)
-    except (ValueError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # damaged bytes make numpy and blosc2 raise nearly anything
         raise ContractError(
             f"{spec.name} of {key} does not decode: {error}. Verify the shard, then ingest again."
         ) from error

@@ -18,9 +18,8 @@ with code 2. Hrefs lose their query and their user part before they reach a mess
 """
 
 import re
-from urllib.parse import urlsplit, urlunsplit
 
-_URL = re.compile(r"\b[a-z][a-z0-9+.-]*://[^\s'\"<>]+", re.IGNORECASE)
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
 
 
 class PretrainError(Exception):
@@ -62,7 +61,7 @@ class ReadError(SourceError):
 
     def __init__(self, scene_id: str, band: str, href: str, why: object) -> None:
         """Keep where it failed; `href` and `why` are redacted before they are kept."""
-        self.scene_id, self.band, self.href, self.why = scene_id, band, redact(href), redact_text(str(why))
+        self.scene_id, self.band, self.href, self.why = scene_id, band, redact(href), redact(str(why))
         super().__init__(
             f"cannot read {band} of {scene_id} from {self.href}: {self.why}. "
             "Check that the asset exists and is readable, then run the same command again: finished units are kept."
@@ -77,16 +76,15 @@ class StreamError(PretrainError):
     """Ranks cannot be served fairly, or a checkpoint and a manifest disagree."""
 
 
-def redact(href: str) -> str:
-    """`href` without its query, fragment, user and password.
+def redact(text: str) -> str:
+    """`text`, a URL or a message with URLs in it, without their queries, fragments, users and passwords.
 
     >>> redact("https://user:pw@host/a.tif?sig=secret")
     'https://host/a.tif'
     """
-    parts = urlsplit(href)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+    return _URL.sub(_without_secrets, text)
 
 
-def redact_text(text: str) -> str:
-    """`text` with every URL in it redacted: libraries put signed URLs into their messages."""
-    return _URL.sub(lambda match: redact(match.group()), text)
+def _without_secrets(url: re.Match[str]) -> str:
+    authority, slash, path = re.split(r"[?#]", url["rest"], maxsplit=1)[0].partition("/")
+    return url["scheme"] + authority.rpartition("@")[2] + slash + path

@@ -116,7 +116,7 @@ def load(store: Store) -> Manifest:
 
 def load_stats(store: Store) -> Stats:
     """The statistics beside the manifest."""
-    return record.loads(Stats, store.read(STATS_NAME), where=STATS_NAME)
+    return record.loads(Stats, _read_beside(store, STATS_NAME), where=STATS_NAME)
 
 
 def load_index(store: Store, manifest: Manifest) -> pa.Table:
@@ -125,10 +125,19 @@ def load_index(store: Store, manifest: Manifest) -> pa.Table:
     Raises:
         ContractError: it is not the index that the manifest was written with.
     """
-    data = store.read(INDEX_NAME)
+    data = _read_beside(store, INDEX_NAME)
     if sha256(data) != manifest.index_sha256:
         raise ContractError(f"{store.url}/{INDEX_NAME} is not the one of {MANIFEST_NAME}. Copy or ingest it again.")
     return from_parquet(data, where=INDEX_NAME)
+
+
+def _read_beside(store: Store, name: str) -> bytes:
+    try:
+        return store.read(name)
+    except FileNotFoundError as error:
+        raise ContractError(
+            f"{store.url} has a {MANIFEST_NAME} but no {name}. Copy the data set whole, or build it again."
+        ) from error
 
 
 def _check_version(data: bytes, url: str) -> None:

@@ -20,7 +20,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
-from pipeline.errors import SourceError, UsageError, redact, redact_text
+from pipeline.errors import SourceError, UsageError, redact
 
 T = TypeVar("T")
 
@@ -56,7 +56,7 @@ class Store:
             raise UsageError(
                 f"cannot open {redact(text)}: {error}. Use a path, s3://, memory:// or http(s)://."
             ) from error
-        return Store(fs=fs, root=root.rstrip("/"), url=redact(text) if "://" in text else text)
+        return Store(fs=fs, root=root.rstrip("/"), url=redact(text))
 
     @property
     def is_local(self) -> bool:
@@ -79,7 +79,11 @@ class Store:
     def exists(self, name: str) -> bool:
         """Whether `name` is there now."""
         self.fs.invalidate_cache()
-        return bool(self._retry(lambda: self.fs.exists(self.path(name)), name))
+        try:  # not fs.exists: it takes every failure for absence
+            self._retry(lambda: self.fs.info(self.path(name)), name)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def read(self, name: str) -> bytes:
         """All bytes of `name`.
@@ -101,7 +105,8 @@ class Store:
             found = self._retry(lambda: self.fs.ls(self.path(folder), detail=False), folder)
         except FileNotFoundError:
             return []
-        return sorted(str(item).rstrip("/").rpartition("/")[2] for item in found)
+        names = (str(item).rstrip("/").rpartition("/")[2] for item in found)
+        return sorted(name for name in names if not name.startswith(_PART))
 
     def publish(self, name: str, data: bytes) -> None:
         """Write `data` to `name` so that no reader ever sees a part of it.
@@ -152,7 +157,7 @@ class Store:
                 if attempt == TRIES - 1 or self.is_local:
                     where = redact(f"{self.url.rstrip('/')}/{name}")
                     raise SourceError(
-                        f"{where} failed: {redact_text(str(error))}. Make room or wait, then run again."
+                        f"{where} failed: {redact(str(error))}. Make room or wait, then run again."
                     ) from error
             time.sleep(_pause_s(attempt))
         raise AssertionError  # the last attempt returns or raises
