@@ -203,7 +203,8 @@ def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
     band = (asset.get("raster:bands") or [{}])[0]
     offset = band.get("offset", asset.get("raster:offset"))
     if offset is not None:
-        return round(offset / (band.get("scale", asset.get("raster:scale")) or S2_BANDS[0].scale))
+        scale = band.get("scale", asset.get("raster:scale")) or S2_BANDS[0].scale
+        return round(float(offset) / float(scale))
     baseline = str(properties.get("s2:processing_baseline") or properties.get("processing:version") or "00.00")
     return -1000 if baseline >= "04.00" else 0
 

@@ -3,6 +3,7 @@
     landscape.py    what the ground is: an analytic function of (longitude, latitude, channel, time)
     scenes.py       which scenes exist: dates, orbits, grids, footprints
     render.py       scene -> pixels: landscape at the pixel centres, clouds, speckle, digital numbers
+    stac.py         scene -> STAC documents
     write.py        pixels -> COGs, STAC items, catalog.json, items.parquet
 
 A product, not a mock: `make_earth` writes what an ingest reads from Planetary Computer, on a laptop's scale.
