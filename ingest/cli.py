@@ -141,6 +141,7 @@ def make_earth(
     noise: Annotated[
         bool, typer.Option(help="Clouds, speckle and sensor noise; without, every pixel is the truth.")
     ] = True,
+    as_json: Json = False,
 ) -> None:
     """Write a synthetic Earth: real COGs and a real STAC catalog, offline. Every pixel's true value is known."""
     import shapely
@@ -151,10 +152,9 @@ def make_earth(
     area = shapely.union_all([one.geometry for text in aoi for one in parse_aoi(text)])
     span = parse_dates(dates)
     chosen = (span.start, span.end) if span.start and span.end else None
-    summary = make(
-        out, aoi=area, dates=chosen, seed=seed, noise=noise, progress=lambda line: typer.echo(line, err=True)
-    )
-    typer.echo(str(summary))
+    made = make(out, aoi=area, dates=chosen, seed=seed, noise=noise, progress=lambda line: typer.echo(line, err=True))
+    facts = {"S2 scenes": len(made.s2_ids), "S1 scenes": len(made.s1_ids), "bytes": made.n_bytes}
+    _report({**facts, "catalog": str(made.catalog)}, as_json=as_json)
 
 
 def main() -> None:
