@@ -67,8 +67,12 @@ def build(
     store = Store.at(out)
     plan = open_plan(store, request)
     if store.exists(MANIFEST_NAME):
-        return manifest.load(store)
+        built = manifest.load(store)
+        _check_plan(store, built.plan_fingerprint, plan)
+        return built
     finished = receipt.done(store)
+    if finished:
+        _check_plan(store, receipt.load(store, min(finished)).plan_fingerprint, plan)
     if progress:
         progress.planned(plan, len(finished))
     cube.create(store, plan)
@@ -129,6 +133,14 @@ def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fi
         counts=Counter(shards.count(done.outcomes)),
         bytes=sum(entry.bytes for entry in done.shards),
     )
+
+
+def _check_plan(store: Store, fingerprint: str, plan: IngestPlan) -> None:
+    if fingerprint != plan.fingerprint:
+        raise UsageError(
+            f"{store.url} holds units of another plan ({fingerprint[:12]} in place of {plan.fingerprint[:12]}): "
+            "its plan was removed, or the catalog has changed since. Give another --out."
+        )
 
 
 def _difference(kept: Request, asked: Request) -> str:
