@@ -5,7 +5,7 @@ In: the text of `--aoi` and `--dates`. Out: `Aoi` and `DateRange`. Knows no cata
 
 import json
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ class DateRange:
 
     def contains(self, first: datetime, last: datetime) -> bool:
         """Whether anything between `first` and `last` lies in the range."""
-        after = self.start is None or last >= datetime.combine(self.start, time(), UTC)
-        return after and (self.end is None or first < datetime.combine(self.end + timedelta(days=1), time(), UTC))
+        after = self.start is None or last.astimezone(UTC).date() >= self.start
+        return after and (self.end is None or first.astimezone(UTC).date() <= self.end)
 
     def stac(self) -> str | None:
         """As a STAC datetime interval; None for all time."""

@@ -5,6 +5,7 @@ order. The API goes through pystac-client; the other two need no server: they ar
 """
 
 import json
+import posixpath
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from urllib.parse import urljoin, urlsplit
@@ -55,7 +56,10 @@ def _matches(item: Item, collections: Sequence[str], areas: Sequence[BaseGeometr
     span = interval(item["properties"])
     if item.get("collection") not in collections or span is None or not dates.contains(*span):
         return False
-    return any(shapely.intersects(box(*item["bbox"]), area) for area in areas)
+    corners = item["bbox"]
+    half = len(corners) // 2  # a box may carry heights
+    outline = box(*corners[:2], *corners[half : half + 2])
+    return any(shapely.intersects(outline, area) for area in areas)
 
 
 def _from_api(
@@ -116,10 +120,8 @@ def _join(base: str, href: str) -> str:
         return href
     if urlsplit(base).scheme in {"http", "https"}:
         return urljoin(base, href)
-    folder, steps = base.rpartition("/")[0], href.removeprefix("./")
-    while steps.startswith("../"):
-        folder, steps = folder.rpartition("/")[0], steps[3:]
-    return f"{folder}/{steps}" if folder else steps
+    scheme, mark, path = base.rpartition("://")
+    return scheme + mark + posixpath.normpath(posixpath.join(posixpath.dirname(path), href))
 
 
 def _absolute(item: dict[str, Any], address: str) -> Item:

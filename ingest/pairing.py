@@ -14,7 +14,7 @@ import shapely
 from numpy.typing import NDArray
 
 from ingest.grid import PIXEL_M, Cell
-from ingest.scene import Scene
+from ingest.scene import Scene, baseline_rank
 
 SAME_PASS_S = 600
 """Seconds. S2 scenes of one cell closer than this are one overpass cut into tiles or processed twice."""
@@ -109,9 +109,10 @@ def _one_per_pass(scenes: Iterable[Scene], cell: Cell) -> list[Scene]:
     return [min(group, key=lambda scene: _preference(scene, cell)) for group in passes]
 
 
-def _preference(scene: Scene, cell: Cell) -> tuple[bool, float, str]:
+def _preference(scene: Scene, cell: Cell) -> tuple[bool, int, int, str]:
     warped = scene.grid is None or scene.grid.epsg != cell.epsg
-    return warped, -float(scene.baseline or 0), scene.scene_id
+    major, minor = baseline_rank(scene.baseline)
+    return warped, -major, -minor, scene.scene_id
 
 
 def _outcome(

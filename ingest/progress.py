@@ -35,7 +35,8 @@ class BuildProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the display."""
-        self._bar.stop()
+        if self._console.is_terminal:
+            self._bar.stop()
 
     def planned(self, plan: IngestPlan, finished: int) -> None:
         """Show how much there is to do."""

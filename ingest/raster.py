@@ -93,10 +93,15 @@ def _union(places: Sequence[Pixels], dataset: rasterio.DatasetReader) -> Window:
     """The smallest window of whole blocks that holds all places and lies in the file."""
     rows0, rows1, cols0, cols1 = zip(*(pixels.window for pixels in places), strict=True)
     height, width = dataset.block_shapes[0]
-    row0, col0 = max(0, min(rows0) // height * height), max(0, min(cols0) // width * width)
-    row1 = min(dataset.height, -(-max(rows1) // height) * height)
-    col1 = min(dataset.width, -(-max(cols1) // width) * width)
-    return Window(col0, row0, max(1, col1 - col0), max(1, row1 - row0))
+    row0, row1 = _whole_blocks(min(rows0), max(rows1), block=height, size=dataset.height)
+    col0, col1 = _whole_blocks(min(cols0), max(cols1), block=width, size=dataset.width)
+    return Window(col0, row0, col1 - col0, row1 - row0)
+
+
+def _whole_blocks(start: int, stop: int, *, block: int, size: int) -> tuple[int, int]:
+    """`start` to `stop` widened to whole blocks within 0 to `size`, at least one pixel."""
+    first = min(max(0, start // block * block), size - 1)
+    return first, max(first + 1, min(size, -(-stop // block) * block))
 
 
 def _shift(pixels: Pixels, window: Window) -> Pixels:

@@ -1,8 +1,9 @@
 """What one build was asked for: a value, printed, hashed and kept beside the result."""
 
+import math
 import re
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import date, timedelta
 from typing import Literal
 
 from ingest.aoi import Aoi, DateRange
@@ -56,7 +57,7 @@ def parse_gap(text: str) -> float:
         UsageError: not a positive number of days or hours.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text.strip())
-    if not match:
+    if not match or not float(match[1]):
         raise UsageError(f"--max-gap {text!r}: write days or hours, as 3d or 12h.")
     return float(match[1]) * _UNITS_H[match[2]]
 
@@ -93,6 +94,13 @@ def check(request: Request) -> Request:
 
 def s1_dates(request: Request) -> DateRange:
     """The dates, widened by the gap: an S1 scene may lie just outside them."""
-    gap = timedelta(hours=request.max_gap_hours) + timedelta(days=1)
-    start, end = request.dates.start, request.dates.end
-    return DateRange(start=start and start - gap, end=end and end + gap)
+    days = math.ceil(request.max_gap_hours / 24)
+    return DateRange(start=_moved(request.dates.start, -days), end=_moved(request.dates.end, days))
+
+
+def _moved(day: date | None, days: int) -> date | None:
+    """`day` moved; open where the calendar ends."""
+    try:
+        return day and day + timedelta(days=days)
+    except OverflowError:
+        return None

@@ -149,6 +149,19 @@ def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     return (_utc(first), _utc(last)) if first and last else None
 
 
+def baseline_rank(baseline: str | None) -> tuple[int, int]:
+    """A processing baseline as numbers that sort, however it is written: `05.10`, `N0510`, `5.1`.
+
+    >>> baseline_rank("N0510"), baseline_rank("05.10"), baseline_rank(None)
+    ((5, 10), (5, 10), (0, 0))
+    """
+    match = re.search(r"(\d{1,2})\.(\d{1,2})|(\d{2})(\d{2})", str(baseline or ""))
+    if not match:
+        return 0, 0
+    major, minor = (int(group) for group in match.groups() if group)
+    return major, minor
+
+
 def _utc(value: str | datetime) -> datetime:
     moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
@@ -205,8 +218,8 @@ def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
     if offset is not None:
         scale = band.get("scale", asset.get("raster:scale")) or S2_BANDS[0].scale
         return round(float(offset) / float(scale))
-    baseline = str(properties.get("s2:processing_baseline") or properties.get("processing:version") or "00.00")
-    return -1000 if baseline >= "04.00" else 0
+    baseline = properties.get("s2:processing_baseline") or properties.get("processing:version")
+    return -1000 if baseline_rank(baseline) >= (4, 0) else 0
 
 
 def _epsg(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int | None:

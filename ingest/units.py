@@ -56,12 +56,17 @@ def run(
         raise _summary(failures, len(units))
 
 
+def _attempt(work: Work[T], unit: Unit) -> T | PretrainError:
+    """The result, or our own error as a value without its causes: those of C libraries do not survive pickling."""
+    try:
+        return work(unit)
+    except PretrainError as error:
+        error.__cause__ = error.__context__ = None
+        return error
+
+
 def _here(units: Sequence[Unit], work: Work[T]) -> Iterator[T | Exception]:
-    for unit in units:
-        try:
-            yield work(unit)
-        except PretrainError as error:
-            yield error
+    return (_attempt(work, unit) for unit in units)
 
 
 def _on_dask(
@@ -81,7 +86,7 @@ def _on_dask(
 
 
 def _submit(client: Any, work: Work[T], unit: Unit) -> Any:
-    return client.submit(work, unit, pure=False, retries=2)
+    return client.submit(_attempt, work, unit, pure=False, retries=2)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ with code 2. Hrefs lose their query and their user part before they reach a mess
 import re
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
+_QUERY = re.compile(r"\?[\w.~%-]+=[^\s'\"<>)]*")
 
 
 class PretrainError(Exception):
@@ -82,7 +83,7 @@ def redact(text: str) -> str:
     >>> redact("https://user:pw@host/a.tif?sig=secret")
     'https://host/a.tif'
     """
-    return _URL.sub(_without_secrets, text)
+    return _QUERY.sub("", _URL.sub(_without_secrets, text))
 
 
 def _without_secrets(url: re.Match[str]) -> str:

@@ -112,10 +112,16 @@ class Store:
         """Write `data` to `name` so that no reader ever sees a part of it.
 
         Raises:
+            UsageError: the place is a file, is missing, or may not be written to.
             SourceError: the store kept failing, or the disk is full.
         """
         write = self._publish_local if self.is_local else self._publish_object
-        self._retry(lambda: write(self.path(name), data), name)
+        try:
+            self._retry(lambda: write(self.path(name), data), name)
+        except _FINAL as error:
+            raise UsageError(
+                f"cannot write {name} to {self.url}: {redact(str(error))}. Give a place that you may write to."
+            ) from error
 
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where it is not there."""
