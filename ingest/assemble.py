@@ -7,6 +7,7 @@ radar to dB after it was resampled in linear power, and every chip is judged.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from ingest.raster import Chips, Coordinates, read_band
 from ingest.request import Request
 from ingest.scene import Scene
 from pipeline.bands import S1_NAMES, S2_NAMES
+from pipeline.errors import UsageError
 from pipeline.sample import PairSample, SampleMeta
 
 FLOOR_POWER = 1e-5
@@ -135,8 +137,19 @@ def _read_labels(tasks: Sequence[PairTask], shared: Coordinates) -> NDArray[np.u
     for i, task in enumerate(tasks):
         for scene in task.labels:
             if "label" in scene.assets:
-                labels[i] = read_band(scene, "label", [task.cell], shared=shared, classes=True).data[0]
+                labels[i] = _as_classes(
+                    read_band(scene, "label", [task.cell], shared=shared, classes=True).data[0], scene
+                )
     return labels
+
+
+def _as_classes(data: NDArray[Any], scene: Scene) -> NDArray[np.uint8]:
+    if data.min() < 0 or data.max() > np.iinfo(np.uint8).max:
+        raise UsageError(
+            f"label {scene.scene_id} has classes from {data.min()} to {data.max()}; a sample stores 0 to 255. "
+            "Renumber them, or leave the collection out of --labels."
+        )
+    return data.astype(np.uint8)
 
 
 def _scene_cloud(scene: Scene) -> float | None:

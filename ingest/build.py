@@ -116,9 +116,10 @@ def open_plan(store: Store, request: Request) -> IngestPlan:
 
 
 def explain(plan: IngestPlan) -> str:
-    """Why cells and scenes are left out, in one line."""
-    reasons = Counter(item.reason for item in plan.left_out) + Counter(plan.scenes_left_out.values())
-    return "; ".join(f"{count} x {reason}" for reason, count in reasons.most_common(6)) or "nothing was left out"
+    """Why cells and scenes are left out, the most frequent reasons first, in one line."""
+    reasons = Counter(f"cells: {item.reason}" for item in plan.left_out)
+    reasons += Counter(f"scenes: {reason}" for reason in plan.scenes_left_out.values())
+    return "; ".join(f"{count} {reason}" for reason, count in reasons.most_common(6)) or "nothing was left out"
 
 
 def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fingerprint: str) -> UnitDone:

@@ -76,9 +76,12 @@ def _from_api(
 
 def _from_static(catalog: str, collections: Sequence[str], *_ignored: object) -> Iterator[Item]:
     root = catalog if catalog.endswith(".json") else f"{catalog.rstrip('/')}/catalog.json"
-    pending = [root]
+    pending, seen = [root], set[str]()
     while pending:
         address = pending.pop()
+        if address in seen:
+            continue
+        seen.add(address)
         document = _read_json(address)
         if document.get("type") == "Feature":
             yield _absolute(document, address)

@@ -86,7 +86,7 @@ def _on_dask(
 
 
 def _submit(client: Any, work: Work[T], unit: Unit) -> Any:
-    return client.submit(_attempt, work, unit, pure=False, retries=2)
+    return client.submit(_attempt, work, unit, pure=False)
 
 
 @contextmanager
@@ -102,7 +102,7 @@ def _client(workers: int, scheduler: str | None, in_process: bool) -> Iterator[A
             n_workers=max(1, workers),
             threads_per_worker=1,
             processes=not in_process,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
             silence_logs=50,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,

@@ -1,0 +1,84 @@
+"""What a request may say."""
+
+import json
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from ingest.aoi import DateRange
+from ingest.request import Request, check, parse_gap, parse_s1, s1_dates
+from pipeline import record
+from pipeline.errors import UsageError
+
+pytestmark = pytest.mark.ingest
+
+
+@pytest.mark.parametrize(("text", "hours"), [("3d", 72), ("12h", 12), ("0.5d", 12), ("1.5h", 1.5), (" 2d ", 48)])
+def test_gap(text: str, hours: float) -> None:
+    assert parse_gap(text) == hours
+
+
+@pytest.mark.parametrize("text", ["", "3", "d", "-1d", "3w", "3 d", "1e3h", "3d4h", "nanh", "infd", "0d", "0h"])
+def test_bad_gap(text: str) -> None:
+    with pytest.raises(UsageError, match="--max-gap"):
+        parse_gap(text)
+
+
+def test_s1() -> None:
+    assert parse_s1("rtc") == ("sentinel-1-rtc",)
+    assert parse_s1("grd, rtc,") == ("sentinel-1-grd", "sentinel-1-rtc")
+
+
+@pytest.mark.parametrize("text", ["", ",", "slc", "rtc,slc", "RTC"])
+def test_bad_s1(text: str) -> None:
+    with pytest.raises(UsageError, match="--s1"):
+        parse_s1(text)
+
+
+@pytest.mark.parametrize(
+    ("field", "flag"),
+    [("max_cloud_percent", "--max-cloud"), ("max_nodata_percent", "--max-nodata"), ("val_percent", "--val")],
+)
+@pytest.mark.parametrize("value", [-0.1, 100.1, float("nan")])
+def test_percentages(field: str, flag: str, value: float, make_request: Callable[..., Request]) -> None:
+    with pytest.raises(UsageError, match=flag):
+        check(make_request(**{field: value}))
+
+
+def test_a_good_request_is_itself_and_round_trips(make_request: Callable[..., Request]) -> None:
+    request = make_request(max_cloud_percent=0, val_percent=100, dates=DateRange(start=date(2023, 1, 1), end=None))
+    assert check(request) is request
+    assert record.loads(Request, record.dumps(request), where="request") == request
+    assert record.from_json(Request, json.loads(record.dumps(request)), where="request") == request
+
+
+@pytest.mark.parametrize("chip_px", [0, 7, 4096])
+def test_chip_size(chip_px: int, make_request: Callable[..., Request]) -> None:
+    with pytest.raises(UsageError, match="--chip-px"):
+        check(make_request(chip_px=chip_px))
+
+
+@pytest.mark.parametrize("hours", [1.0, 12.0, 23.0, 25.0, 72.0])
+def test_radar_is_looked_for_beyond_the_dates(hours: float, make_request: Callable[..., Request]) -> None:
+    """Every instant within the gap of a scene on the first or last day is inside."""
+    days = DateRange(start=date(2023, 6, 10), end=date(2023, 6, 12))
+    wide = s1_dates(make_request(dates=days, max_gap_hours=hours))
+    assert wide.start is not None
+    assert wide.end is not None
+    assert (days.start - wide.start).days * 24 >= hours  # type: ignore[operator]
+    assert (wide.end - days.end).days * 24 >= hours  # type: ignore[operator]
+    assert (wide.end - days.end).days * 24 <= hours + 48  # type: ignore[operator]
+    assert s1_dates(make_request()) == DateRange(start=None, end=None)
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "hours"),
+    [(date(1, 1, 2), None, 72.0), (None, date(9999, 12, 30), 72.0), (date(2023, 1, 1), None, 1e9)],
+)
+def test_the_end_of_the_calendar_is_no_crash(
+    start: date | None, end: date | None, hours: float, make_request: Callable[..., Request]
+) -> None:
+    wide = s1_dates(make_request(dates=DateRange(start=start, end=end), max_gap_hours=hours))
+    assert start is None or wide.start is None or wide.start <= start
+    assert end is None or wide.end is None or wide.end >= end
