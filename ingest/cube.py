@@ -6,10 +6,9 @@ whole Zarr shards, so no two workers ever write one object and a unit that runs 
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store as ZarrStore
@@ -22,6 +21,9 @@ from ingest.plan import ROWS_PER_SHARD, IngestPlan, PairTask, Unit
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.sample import MaskBit, arrays
 from pipeline.store import Store
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 CUBE_NAME = "cube.zarr"
 _COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
@@ -71,13 +73,15 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made]) -> None:
             array[rows] = block
 
 
-def open_cube(store: Store) -> xr.Dataset:
+def open_cube(store: Store) -> "xr.Dataset":
     """The cube as xarray sees it, lazily, in the stored units."""
+    import xarray as xr
+
     cube: xr.Dataset = xr.open_zarr(_zarr_store(store), mask_and_scale=False)
     return cube.set_coords([name for name in cube.variables if cube[name].dims == ("sample",)])
 
 
-def georeferenced(cube: xr.Dataset, row: int, name: str = "s2") -> xr.DataArray:
+def georeferenced(cube: "xr.Dataset", row: int, name: str = "s2") -> "xr.DataArray":
     """One sample's array with its CRS and its x and y of pixel centres, ready for rioxarray (`.rio.to_raster`)."""
     import rioxarray  # noqa: F401  registers `.rio`
 
