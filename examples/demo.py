@@ -36,7 +36,21 @@ def main() -> None:
     say(1, "a synthetic Earth: real COGs, a real STAC catalog, every pixel's true value known")
     call(BIN / "ingest", "make-earth", "--aoi", AREA, "--out", earth)
     say(2, "co-registered Sentinel-1/2 chips of 1.2 km: a Zarr cube and WebDataset shards")
-    build = ("build-shards", "--aoi", AREA, "--catalog", earth, "--chip-px", "120", "--val", "15", "--seed", "1", "--out", data)
+    build = (
+        "build-shards",
+        "--aoi",
+        AREA,
+        "--catalog",
+        earth,
+        "--chip-px",
+        "120",
+        "--val",
+        "15",
+        "--seed",
+        "1",
+        "--out",
+        data,
+    )
     call(BIN / "ingest", *build)
     train = (BIN / "accelerate", "launch", "--config_file", ROOT / "infra/accelerate/cpu-two-ranks.yaml",
              ROOT / "train/croma.py", "--recipe", "tiny", "--data", data, "--out", model,

@@ -11,12 +11,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+LAUNCH = ("-m", "accelerate.commands.launch", "--config_file", "infra/accelerate/cpu-two-ranks.yaml")
+"""Two CPU ranks; to be followed by a script and its flags."""
+ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONSAFEPATH": "1"}
+"""Two ranks share two cores, and an idle GPU stays idle."""
 
 
 def run(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
     """Run a Python command to its end; its output is in the failure."""
     done = subprocess.run(
-        [sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=timeout_s, check=False
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done
@@ -30,6 +40,7 @@ def run_and_kill(*arguments: str, when: Callable[[], bool], timeout_s: float = 1
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
@@ -56,3 +67,25 @@ def tree(folder: Path) -> dict[str, str]:
     files = [path for path in folder.rglob("*") if path.is_file()]
     named = [path for path in files if not path.name.startswith(".part-") and ".partial" not in path.name]
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in named}
+
+
+def processes(out: Path) -> list[int]:
+    """Ids of the processes that were started with `out` on their command line."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found += [int(path.parent.name)] if str(out) in path.read_bytes().decode().split("\0") else []
+        except OSError:
+            continue
+    return found
+
+
+def wait_for_end(out: Path) -> None:
+    """The ranks of a launcher that was killed leave by themselves; those that do not are ended by id."""
+    end_s = time.monotonic() + 10
+    while processes(out) and time.monotonic() < end_s:
+        time.sleep(0.05)
+    left = processes(out)
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left, "ranks outlived their launcher"

@@ -3,8 +3,6 @@
 Axes: B batch, C bands, H W pixels.
 """
 
-# ruff: noqa: N815 - fields carry axis suffixes
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -5,8 +5,8 @@
                   state.json          step, stream state, recipe, versions
                   COMMIT.json         written last: size and crc32c of each of the above
 
-A folder without a valid COMMIT.json does not exist. No pickle: reading a checkpoint runs no code. Knows no rank: let one
-of them save.
+A folder without a valid COMMIT.json does not exist. No pickle: reading a checkpoint runs no code. Knows no
+ranks: one of them saves.
 """
 
 import json
@@ -186,7 +186,7 @@ def _prune(store: Store, newest: int, keep: int) -> None:
     """Remove older checkpoints, the proof first, so that none is ever half there."""
     older = [step for step in steps(store) if step < newest]
     finished = [step for step in older if store.exists(f"{folder(step)}/{COMMIT_NAME}")]
-    kept = finished[len(finished) - (keep - 1) :] if keep > 1 else []
+    kept = finished[-(keep - 1) :] if keep > 1 else []
     for step in older:
         if step not in kept:
             store.remove(f"{folder(step)}/{COMMIT_NAME}")

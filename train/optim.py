@@ -88,7 +88,8 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
     unknown = [name for name in tensors if name.partition("/")[2] not in parameters]
     if unknown:
         raise StreamError(
-            f"the checkpoint's optimizer knows {unknown[0]}, which the model has not. Resume with the code and recipe that wrote it."
+            f"the checkpoint's optimizer knows {unknown[0]}, which the model has not. "
+            "Resume with the code and the recipe that wrote it."
         )
     for name, tensor in tensors.items():
         kind, _, parameter = name.partition("/")

@@ -7,7 +7,6 @@ known, and so is its change along a row or a column. The shift is what fits stor
 import datetime as dt
 from pathlib import Path
 
-import harness
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -19,12 +18,16 @@ BANDS = ("B02", "B08", "B05", "B11")
 
 @pytest.fixture(scope="module")
 def cube(area: str, calm_earth: Path, tmp_path_factory: pytest.TempPathFactory):
+    from typer.testing import CliRunner
+
+    from ingest.cli import app
     from ingest.cube import open_cube
     from pipeline.store import Store
 
     out = tmp_path_factory.mktemp("calm-data")
     where = ["--aoi", area, "--catalog", str(calm_earth), "--out", str(out)]
-    harness.run("-m", "ingest.cli", "build-shards", *where, "--chip-px", "120", "--workers", "0")
+    done = CliRunner().invoke(app, ["build-shards", *where, "--chip-px", "120", "--workers", "0"])
+    assert done.exit_code == 0, done.output
     return open_cube(Store.at(out))
 
 

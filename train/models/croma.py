@@ -11,8 +11,6 @@ Axes: B batch, C bands, H W pixels, L patches, K kept patches, P values of a pat
 optical.
 """
 
-# ruff: noqa: N815 - fields carry axis suffixes
-
 from dataclasses import dataclass, fields
 from typing import Literal
 

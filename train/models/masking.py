@@ -3,8 +3,6 @@
 Axes: B batch, L patches, K kept patches, P values.
 """
 
-# ruff: noqa: N815 - fields carry axis suffixes
-
 from dataclasses import dataclass
 
 import torch

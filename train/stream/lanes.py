@@ -13,8 +13,6 @@ and there is no buffer to restore. Permutations come from raw Philox bits, which
 Axes: S shards.
 """
 
-# ruff: noqa: N815 - fields carry axis suffixes
-
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field

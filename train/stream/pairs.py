@@ -7,8 +7,6 @@ Why not webdataset, whose format this is: it reads tars from end to end and cann
 needs. Axes: N samples of the split, C bands, H W pixels.
 """
 
-# ruff: noqa: N815 - fields carry axis suffixes
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -99,9 +97,9 @@ class Pairs:
         # A read that was damaged on its way is good the second time; damage in the store is not.
         data = self._fetch(sample_id, refs) or self._fetch(sample_id, refs)
         if data is None:
-            first = min(refs.values(), key=lambda ref: ref.offset)
+            start = min(ref.offset for ref in refs.values())
             raise CorruptShard(
-                f"{self.key(sample_id)} at byte {first.offset} of {self.store.url}/{self._shard(sample_id)} is missing or "
+                f"{self.key(sample_id)} at byte {start} of {self.store.url}/{self._shard(sample_id)} is missing or "
                 "not what the index promises. Copy that shard again, or remove its unit's receipt and build again."
             )
         s1, s2 = (self._decode(name, data[name], sample_id) for name in SENSORS)

@@ -106,6 +106,8 @@ def normalise(image_BCHW: Tensor, stretch: Constants) -> Tensor:
     Returns:
         (B, C, H, W) float32.
     """
-    missing = image_BCHW.isnan() if image_BCHW.is_floating_point() else image_BCHW == 0
+    # Cast first: torch's uint16 knows hardly any other operation on a GPU.
+    values_BCHW = image_BCHW.to(torch.float32)
+    missing = values_BCHW.isnan() if image_BCHW.is_floating_point() else values_BCHW == 0
     mean, std = (torch.tensor(values, device=image_BCHW.device) for values in (stretch.mean, stretch.std))
-    return two_sigma(image_BCHW.to(torch.float32), mean, std).masked_fill(missing, MISSING)
+    return two_sigma(values_BCHW, mean, std).masked_fill(missing, MISSING)

@@ -1,0 +1,69 @@
+"""Two ranks under `accelerate launch`, killed and resumed, against an undisturbed run and against one rank."""
+
+import shutil
+from pathlib import Path
+
+import harness
+import pytest
+from accelerate.state import AcceleratorState
+from tiny_pairs import write_pairs
+
+from pipeline.store import Store
+from train import checkpoint
+from train.job import Options, fit
+from train.meter import read_rows, steady
+from train.objective import CromaObjective
+from train.recipes.croma import RECIPES, derived, override
+
+pytestmark = [pytest.mark.train, pytest.mark.slow]
+STEPS, EVERY = 8, 2
+LAUNCH = harness.LAUNCH
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The unit tests' data set in the size of the tiny recipe."""
+    return Path(write_pairs(str(tmp_path_factory.mktemp("pairs") / "data"), chip_px=120).url)
+
+
+def _command(data: Path, out: Path, *more: str) -> list[str]:
+    flags = ["--data", str(data), "--out", str(out), "--steps", str(STEPS), "--checkpoint-every", str(EVERY)]
+    return ["train/croma.py", "--recipe", "tiny", *flags, *more]
+
+
+def _train_alone(data: Path, out: Path) -> None:
+    """The same run with one rank, in this process: a start less to wait for."""
+    run = override(RECIPES["tiny"](), steps=STEPS, global_batch=None, seed=0)
+    options = Options(data=str(data), out=str(out), resume=True, checkpoint_every=EVERY)
+    try:
+        fit(run, options, objective=lambda: CromaObjective(run.model, seed=0), facts=lambda n: derived(run, n))
+    finally:
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _committed(out: Path) -> int:
+    return len(list(out.glob(f"step-*/{checkpoint.COMMIT_NAME}")))
+
+
+def test_killed_ranks_resume_to_the_bit_and_two_equal_one(data: Path, tmp_path: Path) -> None:
+    calm, stormy, elastic, one = (tmp_path / name for name in ("calm", "stormy", "elastic", "one"))
+    harness.run(*LAUNCH, *_command(data, calm))
+    assert harness.run_and_kill(*LAUNCH, *_command(data, stormy, "--resume"), when=lambda: _committed(stormy) > 0)
+    harness.wait_for_end(stormy)
+    shutil.copytree(stormy, elastic)
+    assert 0 < checkpoint.steps(Store.at(stormy))[-1] < STEPS
+    harness.run(*LAUNCH, *_command(data, stormy, "--resume"))
+    wanted, resumed = (read_rows(Store.at(out)) for out in (calm, stormy))
+    assert [row["step"] for row in wanted] == list(range(1, STEPS + 1))
+    assert [steady(row) for row in resumed] == [steady(row) for row in wanted]
+    for name in (checkpoint.MODEL_NAME, checkpoint.OPTIM_NAME):
+        last = Path(checkpoint.folder(STEPS)) / name
+        assert (stormy / last).read_bytes() == (calm / last).read_bytes()
+    for out in (one, elastic):
+        _train_alone(data, out)
+        alone = read_rows(Store.at(out))
+        assert [row["batch_hash"] for row in alone] == [row["batch_hash"] for row in wanted]
+        assert [row["loss"] for row in alone] == pytest.approx([row["loss"] for row in wanted], rel=1e-3)
+    alone = read_rows(Store.at(one))
+    assert alone[0]["loss"] == pytest.approx(wanted[0]["loss"], rel=1e-6)
+    assert alone[0]["grad_norm"] == pytest.approx(wanted[0]["grad_norm"], rel=1e-5)

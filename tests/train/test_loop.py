@@ -1,0 +1,195 @@
+"""One rank in this process: stopped and resumed equals undisturbed, to the bit; NaN is not learned; errors are told."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from pipeline.bands import S1_NAMES, S2_NAMES
+from pipeline.errors import CorruptShard, PretrainError, StreamError, UsageError
+from pipeline.store import Store
+from train import checkpoint, croma, ranks
+from train.batch import Losses, PairBatch
+from train.job import Options, fit
+from train.meter import read_rows, steady
+from train.models.croma import CromaConfig
+from train.objective import CromaObjective
+from train.optim import OptimConfig
+from train.recipes.croma import CromaRun, derived
+from train.stream.loader import StreamConfig
+
+pytestmark = pytest.mark.train
+MODEL = CromaConfig(encoder_dim=16, depth=2, heads=2, patch=4, image_px=16, decoder_dim=16, decoder_heads=2)
+RUN = CromaRun(
+    name="test",
+    model=MODEL,
+    stream=StreamConfig(global_batch=5, s1_bands=S1_NAMES, s2_bands=S2_NAMES, image_px=16),
+    optim=OptimConfig(base_lr=0.2, grad_clip=1.0),
+    steps=12,
+    precision="no",
+)
+"""25 samples in batches of 5: an epoch ends every 5 steps."""
+
+
+class Killed(BaseException):
+    """What a test throws where a kill would strike."""
+
+
+class Failing(CromaObjective):
+    """An objective that dies, or whose loss becomes NaN, at a given batch of its life."""
+
+    def __init__(self, at: int, *, nan: bool = False) -> None:
+        super().__init__(MODEL, seed=0)
+        self._left, self._nan = at, nan
+
+    def losses(self, wrapped: nn.Module, batch: PairBatch) -> Losses:
+        self._left -= 1
+        losses = super().losses(wrapped, batch)
+        if self._left == 0 and not self._nan:
+            raise Killed
+        bad = self._left == 0
+        return dataclasses.replace(losses, total=losses.total * float("nan")) if bad else losses
+
+
+def train(data: Store, out: str, run: CromaRun = RUN, *, make: Callable | None = None, **options: object) -> None:
+    build = make or (lambda: CromaObjective(run.model, seed=run.seed))
+    asked = Options(data=data.url, out=out, **{"checkpoint_every": 1, "threads": 2, **options})
+    fit(run, asked, objective=build, facts=lambda samples: derived(run, samples))
+
+
+@pytest.fixture(scope="module")
+def calm(pairs: Store, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """An undisturbed run."""
+    out = Store.at(str(tmp_path_factory.mktemp("calm") / "run"))
+    train(pairs, out.url)
+    return out
+
+
+def files(out: Store) -> list[bytes]:
+    return [
+        out.read(f"{checkpoint.folder(RUN.steps)}/{name}") for name in (checkpoint.MODEL_NAME, checkpoint.OPTIM_NAME)
+    ]
+
+
+def test_an_undisturbed_run(calm: Store) -> None:
+    rows = read_rows(calm)
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert [row["samples"] for row in rows] == list(range(5, 65, 5))
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    assert set(rows[0]["parts"]) == {"contrastive", "mae", "mae_optical", "mae_sar"}
+    assert rows[0]["batch_hash"] != rows[1]["batch_hash"]
+    assert checkpoint.steps(calm) == [11, 12]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("every", "lives"), [(1, (2, 2, 2, 3, 4)), (4, (3, 7))])
+def test_killed_and_resumed_equals_undisturbed(
+    calm: Store, pairs: Store, tmp_path: Path, *, every: int, lives: tuple[int, ...]
+) -> None:
+    """Three times within an epoch and once on its border; before a first checkpoint, and behind one."""
+    out = Store.at(str(tmp_path / "stormy"))
+    for life in lives:
+        with pytest.raises(Killed):
+            train(pairs, out.url, make=lambda life=life: Failing(life), resume=True, checkpoint_every=every)
+    train(pairs, out.url, resume=True, checkpoint_every=every)
+    assert files(out) == files(calm)
+    assert [steady(row) for row in read_rows(out)] == [steady(row) for row in read_rows(calm)]
+
+
+def test_an_object_store_gives_the_same(calm: Store, pairs: Store) -> None:
+    out = Store.at("memory://loop-run")
+    with pytest.raises(Killed):
+        train(pairs, out.url, make=lambda: Failing(7), checkpoint_every=3)
+    train(pairs, out.url, resume=True, checkpoint_every=3)
+    assert files(out) == files(calm)
+    assert [steady(row) for row in read_rows(out)] == [steady(row) for row in read_rows(calm)]
+
+
+def test_a_finished_run_is_left_alone(calm: Store, pairs: Store) -> None:
+    before = {name: calm.read(name) for name in ("metrics.jsonl", "run.json")}
+    train(pairs, calm.url, resume=True)
+    assert {name: calm.read(name) for name in before} == before
+
+
+def test_what_is_not_finite_is_not_learned(pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Store.at(str(tmp_path / "run"))
+    stepped = []
+    real = torch.optim.AdamW.step
+
+    def step(*call: object) -> object:
+        stepped.append(call)
+        return real(*call)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(StreamError, match=r"step 3 gave .*nan"):
+        train(pairs, out.url, make=lambda: Failing(3, nan=True))
+    assert len(stepped) == 2
+    assert checkpoint.steps(out) == [1, 2]
+    assert len(read_rows(out)) == 2
+
+
+def test_a_run_is_not_overwritten(calm: Store, pairs: Store) -> None:
+    with pytest.raises(UsageError, match="--resume"):
+        train(pairs, calm.url)
+
+
+def test_another_recipe_or_data_is_told(calm: Store, pairs_at: Callable) -> None:
+    other = pairs_at("memory://loop-other", shards=(("train", 30),))
+    run = dataclasses.replace(RUN, seed=1, optim=dataclasses.replace(RUN.optim, base_lr=0.4))
+    with pytest.raises(StreamError) as caught:
+        train(other, calm.url, run, resume=True)
+    for part in ("optim.base_lr: 0.2 then, 0.4 now", "seed: 0 then, 1 now", "data.index_sha256"):
+        assert part in str(caught.value)
+
+
+def test_damaged_data_stops_the_run(pairs_at: Callable, tmp_path: Path) -> None:
+    data = pairs_at(str(tmp_path / "data"))
+    for path in (tmp_path / "data" / "shards" / "train").iterdir():
+        path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(CorruptShard):
+        train(data, str(tmp_path / "run"))
+
+
+def test_loaders_and_schedulers_stay_out_of_accelerate() -> None:
+    accelerator = ranks.start("no")
+    ranks.guard(accelerator)
+    accelerator.prepare(torch.utils.data.DataLoader([1, 2]))
+    with pytest.raises(StreamError, match="module only"):
+        ranks.guard(accelerator)
+
+
+def test_lone_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("MASTER_ADDR", "127.0.0.1"), ("ACCELERATE_USE_CPU", "True")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with pytest.raises(UsageError, match="several processes"):
+        ranks.start("no")
+
+
+def test_hashes_of_all_ranks_add_up_without_order() -> None:
+    accelerator = ranks.start("no")
+    hashes = torch.tensor([2**63 - 1, -1, 5, -(2**62)])
+    totals = {
+        ranks.sum_hashes(accelerator, torch.stack(order), failed=False) for order in itertools.permutations(hashes)
+    }
+    assert totals == {(sum(hashes.tolist()) % 2**64, False)}
+    assert ranks.sum_hashes(accelerator, torch.zeros(0, dtype=torch.int64), failed=True)[1]
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_the_command_gives_one_message_and_exit_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: int
+) -> None:
+    command = ["croma.py", "--recipe", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", command)
+    monkeypatch.setenv("RANK", str(rank))
+    assert croma.main() == PretrainError.exit_code == 2
+    heard = capsys.readouterr().err
+    assert heard == "" if rank else heard.startswith("error: ")
+    assert "Traceback" not in heard
+    assert heard.count("\n") == 1 - rank
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,143 @@
+"""Rows: written as they come, cut back on resume; curves that fail end alone."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from pipeline.store import Store
+from train.meter import METRICS_NAME, TIMING, Board, Meter, Row, read_rows, steady
+from train.progress import Reporter
+
+pytestmark = pytest.mark.train
+
+
+def row(step: int, **changes: Any) -> Row:
+    fields: dict[str, Any] = {
+        "step": step,
+        "samples": step * 4,
+        "loss": 1.0 / step,
+        "parts": {"mae": 0.5},
+        "lr": 0.1,
+        "grad_norm": 2.0,
+        "batch_hash": f"{step:016x}",
+        "seconds": 0.5,
+        "samples_per_s": 8.0,
+        "data_wait_share": 0.25,
+    }
+    return Row(**{**fields, **changes})
+
+
+def meter(store: Store, done: int = 0) -> Meter:
+    return Meter(store, resumed_step=done, say=lambda _: None)
+
+
+def test_a_local_row_is_there_at_once(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path))
+    lines = meter(store)
+    lines.write(row(1))
+    assert [one["step"] for one in read_rows(store)] == [1]
+    lines.close()
+    assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_remote_file_is_published_whole() -> None:
+    store = Store.at("memory://meter-remote")
+    lines = meter(store)
+    lines.write(row(1))
+    assert read_rows(store) == []
+    lines.publish()
+    assert [one["step"] for one in read_rows(store)] == [1]
+    lines.write(row(2))
+    lines.close()
+    resumed = meter(store, 1)
+    resumed.write(row(2))
+    resumed.close()
+    assert [one["step"] for one in read_rows(store)] == [1, 2]
+    assert store.names() == [METRICS_NAME]
+
+
+def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
+    calm, stormy = Store.at(str(tmp_path / "calm")), Store.at(str(tmp_path / "stormy"))
+    lines = meter(calm)
+    for step in range(1, 7):
+        lines.write(row(step))
+    lines.close()
+    lines = meter(stormy)
+    for step in range(1, 6):
+        lines.write(row(step, seconds=0.7))
+    with (tmp_path / "stormy" / METRICS_NAME).open("a") as file:
+        file.write('{"step": 6, "sampl')
+    resumed = meter(stormy, 3)
+    for step in range(4, 7):
+        resumed.write(row(step, seconds=0.9))
+    resumed.close()
+    lines.close()
+    assert [steady(one) for one in read_rows(stormy)] == [steady(one) for one in read_rows(calm)]
+    assert read_rows(stormy) != read_rows(calm)
+
+
+def test_beginning_anew_drops_all_rows(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path))
+    lines = meter(store)
+    lines.write(row(1))
+    lines.close()
+    meter(store).close()
+    assert read_rows(store) == []
+
+
+def test_steady_is_all_but_timing(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path))
+    lines = meter(store)
+    lines.write(row(1))
+    lines.close()
+    (written,) = read_rows(store)
+    assert set(written) - set(steady(written)) == set(TIMING)
+    assert json.loads(json.dumps(written)) == written
+
+
+def test_failing_curves_do_not_stop_a_run(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    said: list[str] = []
+    board = Board(tmp_path / "file", 0, said.append)
+    board.write(row(1))
+    board.close()
+    assert len(said) == 1
+    assert "TensorBoard failed" in said[0]
+    working = Board(tmp_path / "curves", 0, said.append)
+    real, working._writer = working._writer, object()
+    working.write(row(1))
+    working.write(row(2))
+    real.close()
+    assert len(said) == 2
+
+
+def test_only_rank_0_speaks_and_lines_are_plain_without_a_terminal() -> None:
+    heard = []
+    for speaks in (True, False):
+        text = io.StringIO()
+        reporter = Reporter(speaks=speaks, console=Console(file=text, force_terminal=False))
+        reporter.facts({"lanes": 16})
+        reporter.begin(0, 60)
+        for step in range(1, 61):
+            reporter.step(row(step))
+        reporter.end()
+        heard.append(text.getvalue())
+    assert heard[1] == ""
+    assert "\x1b" not in heard[0]
+    assert "loss 0.0167" in heard[0]
+    assert len(heard[0].splitlines()) <= 23
+
+
+def test_a_terminal_gets_one_line() -> None:
+    text = io.StringIO()
+    reporter = Reporter(speaks=True, console=Console(file=text, force_terminal=True, width=100))
+    reporter.begin(0, 3)
+    for step in range(1, 4):
+        reporter.step(row(step))
+    reporter.end()
+    assert "loss 0.3333" in text.getvalue()
+    assert "\n\n" not in text.getvalue()

@@ -1,0 +1,36 @@
+"""The flags of every training command: operational choices. Scientific ones are recipes."""
+
+import argparse
+import sys
+from collections.abc import Collection, Sequence
+
+from pipeline.errors import PretrainError
+
+
+def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParser:
+    """The parser; a test freezes its flags."""
+    flags = argparse.ArgumentParser(description=description, allow_abbrev=False)
+    flags.add_argument("--recipe", choices=sorted(recipes), required=True, help="what to compute")
+    flags.add_argument("--data", required=True, metavar="URL", help="a data set that `ingest build-shards` finished")
+    flags.add_argument(
+        "--out", required=True, metavar="URL", help="the run's folder: checkpoints, metrics.jsonl, curves"
+    )
+    flags.add_argument("--steps", type=int, help="length of the run and of its schedule, instead of the recipe's")
+    flags.add_argument("--batch", type=int, help="global batch, instead of the recipe's; the rate scales with it")
+    flags.add_argument("--seed", type=int, default=0, help="of first weights, order, augmentation and masks (0)")
+    flags.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
+    flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
+    flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
+    return flags
+
+
+def parse(description: str, recipes: Collection[str], arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """The flags of this process."""
+    return parser(description, recipes).parse_args(arguments)
+
+
+def explain(error: PretrainError, *, rank: int) -> int:
+    """Print the one message of a failed run, on rank 0, and return the exit code."""
+    if rank == 0:
+        sys.stderr.write(f"error: {error}\n")
+    return error.exit_code

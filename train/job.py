@@ -1,0 +1,251 @@
+"""One run from a recipe to its last checkpoint: open the data, find where to resume, build, loop, close.
+
+Everything that can fail on some ranks only is done `together`, and checked before anything is written.
+"""
+
+import platform
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+
+from pipeline import record
+from pipeline.errors import UsageError
+from pipeline.store import Store
+from train import checkpoint, loop, ranks, resume
+from train.checkpoint import Checkpoint
+from train.meter import Meter, Row
+from train.models import weights
+from train.objective import Objective
+from train.optim import OptimConfig, adamw, load_optimizer, optimizer_tensors
+from train.progress import Reporter
+from train.stream.lanes import LanePlan, default_lanes
+from train.stream.loader import PairLoader, Share, StreamConfig, StreamState
+from train.stream.pairs import Pairs, open_pairs
+
+
+class Recipe(Protocol):
+    """What every recipe has."""
+
+    @property
+    def stream(self) -> StreamConfig:
+        """The data."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimizer and schedule."""
+
+    @property
+    def steps(self) -> int:
+        """Length of the run."""
+
+    @property
+    def precision(self) -> str:
+        """`no` or `bf16`."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What does not change the result."""
+
+    data: str
+    """URL of a finished data set."""
+    out: str
+    """URL of the run's folder."""
+    resume: bool = False
+    """Go on from the last checkpoint; begin where there is none."""
+    checkpoint_every: int = 100
+    """Steps."""
+    threads: int = 4
+    """Readers of each rank."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.checkpoint_every < 1 or self.threads < 1:
+            raise UsageError(f"--checkpoint-every {self.checkpoint_every} --threads {self.threads}: use 1 or more.")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Job:
+    """A run that has found its place: nothing is written yet."""
+
+    recipe: Recipe
+    """What to compute."""
+    options: Options
+    """Where and how."""
+    accelerator: Accelerator
+    """This rank."""
+    reporter: Reporter
+    """Speaks on rank 0."""
+    out: Store
+    """The run's folder."""
+    pairs: Pairs
+    """The samples."""
+    plan: LanePlan
+    """Their order."""
+    found: Checkpoint | None
+    """Where to go on; None: at the beginning."""
+
+    @property
+    def first_step(self) -> int:
+        """Steps that are done already."""
+        return 0 if self.found is None else self.found.step
+
+
+def fit(recipe: Recipe, options: Options, *, objective: Callable[[], Objective], facts: Callable[[int], Any]) -> None:
+    """Train `recipe` on `options.data` into `options.out`.
+
+    Args:
+        recipe: what to compute.
+        options: where and how.
+        objective: builds it; first weights come from torch's global generator.
+        facts: what follows from the recipe and a number of samples; printed before the first step.
+
+    Raises:
+        PretrainError: on every rank if on any.
+    """
+    accelerator = ranks.start(recipe.precision)
+    try:
+        job = ranks.together(accelerator, lambda: _open(recipe, options, accelerator))
+        _check_ranks(job)
+        _begin(job, facts=record.to_json(facts(job.pairs.samples)))
+        if job.first_step < recipe.steps:
+            _run(job, objective)
+        job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
+    finally:
+        accelerator.end_training()
+
+
+def versions() -> dict[str, str]:
+    """The packages that decide what a run computes."""
+    names = ("sentinel-pretrain", "torch", "numpy", "accelerate", "safetensors")
+    return {"python": platform.python_version(), **{name: version(name) for name in names}}
+
+
+def _open(recipe: Recipe, options: Options, accelerator: Accelerator) -> Job:
+    reporter, stream = Reporter(speaks=accelerator.is_main_process), recipe.stream
+    out, data = Store.at(options.out), Store.at(options.data)
+    pairs = open_pairs(data, stream.split, s1_bands=stream.s1_bands, s2_bands=stream.s2_bands)
+    plan = LanePlan(
+        shard_sizes=pairs.shard_sizes,
+        lanes=stream.lanes or default_lanes(stream.global_batch, pairs.samples),
+        global_batch=stream.global_batch,
+        seed=recipe.seed,
+        window=stream.window,
+    )
+    plan.check_world_size(accelerator.num_processes)
+    found = resume.find(out, resume=options.resume, say=reporter.say)
+    if found is not None:
+        state = resume.stream_state(plan, pairs.index_sha256, found.step)
+        resume.check_same(found, recipe, state, where=out.url)
+    return Job(
+        recipe=recipe,
+        options=options,
+        accelerator=accelerator,
+        reporter=reporter,
+        out=out,
+        pairs=pairs,
+        plan=plan,
+        found=found,
+    )
+
+
+def _check_ranks(job: Job) -> None:
+    state = resume.stream_state(job.plan, job.pairs.index_sha256, job.first_step)
+    ranks.check_equal((record.fingerprint(job.recipe), state, *versions().items()))
+
+
+def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
+    """Say, and at the beginning write down, what is about to run."""
+    where = {"data": job.pairs.store.url, "out": job.out.url, "ranks": job.accelerator.num_processes}
+    where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
+    job.reporter.facts({**where, **facts})
+    written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
+    if job.accelerator.is_main_process and job.found is None:
+        job.out.publish(resume.RUN_NAME, record.dumps(written))
+
+
+def _run(job: Job, objective: Callable[[], Objective]) -> None:
+    share = Share(
+        rank=job.accelerator.process_index,
+        world_size=job.accelerator.num_processes,
+        device=job.accelerator.device,
+        threads=job.options.threads,
+    )
+    loader = PairLoader(
+        job.pairs, job.plan, job.recipe.stream, share=share, samples_consumed=job.first_step * job.plan.global_batch
+    )
+    with loader:
+        trainee = _build(job, objective, loader)
+        meter = ranks.together(job.accelerator, lambda: _meter(job))
+        if meter is None:
+            _loop(job, trainee, meter)
+            return
+        with closing(meter):
+            _loop(job, trainee, meter)
+
+
+def _build(job: Job, objective: Callable[[], Objective], loader: PairLoader) -> loop.Trainee:
+    torch.manual_seed(job.recipe.seed)
+    built = objective()
+    if job.found is not None:
+        weights.load(built.module, job.found.model)
+    wrapped = loop.prepare(job.accelerator, built)
+    optimizer = adamw(built.module, job.recipe.optim)
+    if job.found is not None:
+        load_optimizer(optimizer, built.module, job.found.optimizer)
+    return loop.Trainee(
+        accelerator=job.accelerator, objective=built, wrapped=wrapped, optimizer=optimizer, loader=loader
+    )
+
+
+def _meter(job: Job) -> Meter | None:
+    if not job.accelerator.is_main_process:
+        return None
+    return Meter(job.out, resumed_step=job.first_step, say=job.reporter.say)
+
+
+def _loop(job: Job, trainee: loop.Trainee, meter: Meter | None) -> None:
+    schedule = loop.Schedule(
+        first_step=job.first_step,
+        steps=job.recipe.steps,
+        checkpoint_every=job.options.checkpoint_every,
+        global_batch=job.plan.global_batch,
+        optim=job.recipe.optim,
+    )
+
+    def report(row: Row) -> None:
+        job.reporter.step(row)
+        if meter is not None:
+            meter.write(row)
+
+    def save(done: int, state: StreamState) -> None:
+        if meter is not None:
+            meter.publish()
+            checkpoint.save(job.out, _checkpoint(job, trainee, done=done, state=state))
+
+    job.reporter.begin(job.first_step, job.recipe.steps)
+    try:
+        loop.train(trainee, schedule, report=report, save=save)
+    finally:
+        job.reporter.end()
+
+
+def _checkpoint(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState) -> Checkpoint:
+    module = trainee.objective.module
+    return Checkpoint(
+        step=done,
+        stream=state,
+        recipe=record.to_json(job.recipe),
+        versions=versions(),
+        model=module.state_dict(),
+        optimizer=optimizer_tensors(trainee.optimizer, module),
+    )

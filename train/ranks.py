@@ -1,0 +1,136 @@
+"""What ranks tell each other: sums, means, and errors, so that all of them stop together or none does.
+
+Why: a rank that raises alone leaves the others waiting in a collective until they are killed, with their tracebacks on
+top of the one message that matters.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, gather_object
+from torch import Tensor
+
+from pipeline.errors import PretrainError, StreamError, UsageError
+
+T = TypeVar("T")
+_HALF = 32
+_WATCH_S = 0.2
+
+
+def start(precision: str) -> Accelerator:
+    """Join the process group that the launcher asked for.
+
+    Args:
+        precision: `no` or `bf16`, the recipe's choice.
+
+    Raises:
+        UsageError: several processes were asked for, but each would train alone.
+    """
+    if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
+        raise UsageError(
+            "accelerate launch was asked for several processes but starts one alone: `--cpu` and MULTI_CPU need MPI. "
+            "Use --config_file infra/accelerate/cpu-two-ranks.yaml."
+        )
+    if "OMP_NUM_THREADS" not in os.environ:
+        cores, local = len(os.sched_getaffinity(0)), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        torch.set_num_threads(max(1, cores // local))
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        threading.Thread(target=_leave_with, args=(os.getppid(),), name="leave", daemon=True).start()
+    ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
+    # Without `cpu` accelerate forms no process group where there is no GPU: each rank would train alone.
+    cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
+    if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
+        raise UsageError(
+            f"{os.environ['WORLD_SIZE']} processes were launched, but they form groups of {accelerator.num_processes}. "
+            "Use a file of infra/accelerate."
+        )
+    return accelerator
+
+
+def _leave_with(launcher: int) -> None:
+    """End this process when its launcher is gone.
+
+    torchrun starts ranks in sessions of their own: a SIGKILL of the launcher, or of its group, leaves them training and
+    writing into OUT, beside the run that was started in their place.
+    """
+    while os.getppid() == launcher:
+        time.sleep(_WATCH_S)
+    os._exit(1)
+
+
+def guard(accelerator: Accelerator) -> None:
+    """Refuse a loader or a scheduler that was given to `accelerator.prepare`.
+
+    It would split batches that are already one rank's own, and step the rate once per process (accelerate 1.15).
+
+    Raises:
+        StreamError: one was.
+    """
+    if accelerator._dataloaders or accelerator._schedulers:  # noqa: SLF001 - there is no public way to ask
+        raise StreamError("accelerator.prepare was given a loader or a scheduler. Give it the module only.")
+
+
+def together(accelerator: Accelerator, action: Callable[[], T]) -> T:
+    """Run `action` on every rank; an error of one becomes an error of all.
+
+    Raises:
+        PretrainError: this rank's own, or a StreamError that tells which rank failed and why.
+    """
+    error: PretrainError | None = None
+    result: T | None = None
+    try:
+        result = action()
+    except PretrainError as caught:
+        error = caught
+    fail_together(accelerator, error)
+    return result  # type: ignore[return-value]  # there was no error, so there is a result
+
+
+def fail_together(accelerator: Accelerator, error: PretrainError | None) -> None:
+    """Raise on every rank if `error` is one on any."""
+    messages: list[str] = gather_object(["" if error is None else str(error)])
+    if error is not None:
+        raise error
+    failed = next((rank for rank, message in enumerate(messages) if message), None)
+    if failed is not None:
+        raise StreamError(f"rank {failed} of {accelerator.num_processes}: {messages[failed]}")
+
+
+def check_equal(facts: Sequence[object]) -> None:
+    """Raise StreamError unless `facts` are the same on all ranks."""
+    everyone: list[str] = gather_object([repr(tuple(facts))])
+    different = next((rank for rank, theirs in enumerate(everyone) if theirs != everyone[0]), None)
+    if different is not None:
+        raise StreamError(
+            f"ranks disagree: rank 0 has {everyone[0]}, rank {different} has {everyone[different]}. "
+            "Start all of them with the same code, flags and data."
+        )
+
+
+def sum_hashes(accelerator: Accelerator, hashes_B: Tensor, *, failed: bool) -> tuple[int, bool]:
+    """The sum modulo 2^64 of all ranks' hashes, and whether any rank failed, in one exchange.
+
+    Args:
+        accelerator: of the run.
+        hashes_B: (B,) int64; ignored where `failed`.
+        failed: whether this rank did.
+    """
+    own = sum(hashes_B.tolist()) % 2**64
+    # Halves: a sum of 32-bit numbers does not overflow int64 at any world size.
+    halves = [int(failed), own >> _HALF, own % 2**_HALF]
+    total = accelerator.reduce(torch.tensor(halves, device=accelerator.device), reduction="sum")
+    any_failed, high, low = total.tolist()
+    return ((high << _HALF) + low) % 2**64, bool(any_failed)
+
+
+def mean(accelerator: Accelerator, values: Sequence[Tensor]) -> list[float]:
+    """The mean over ranks of scalars, in float64."""
+    stacked = torch.stack([value.detach().to(torch.float64) for value in values])
+    reduced: list[float] = accelerator.reduce(stacked, reduction="mean").tolist()
+    return reduced

@@ -1,0 +1,52 @@
+"""Where a run begins: at its last checkpoint, if that is of the same recipe and the same data, or at the beginning."""
+
+from collections.abc import Callable
+from typing import Any
+
+from pipeline import record
+from pipeline.errors import StreamError, UsageError
+from pipeline.store import Store
+from train import checkpoint
+from train.checkpoint import Checkpoint
+from train.meter import METRICS_NAME
+from train.stream.lanes import PLAN_VERSION, LanePlan
+from train.stream.loader import StreamState
+
+RUN_NAME = "run.json"
+"""The recipe, what follows from it, and what it began on; written when a run begins."""
+
+
+def find(out: Store, *, resume: bool, say: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to go on from; None to begin.
+
+    Raises:
+        UsageError: `out` holds a run that is not to be resumed.
+        StreamError: all its checkpoints are damaged.
+    """
+    if resume:
+        return checkpoint.latest(out, say)
+    if checkpoint.steps(out) or {RUN_NAME, METRICS_NAME} & set(out.names()):
+        raise UsageError(f"{out.url} holds a run already. Go on with it by --resume, or choose another --out.")
+    return None
+
+
+def stream_state(plan: LanePlan, index_sha256: str, step: int) -> StreamState:
+    """The state behind `step` steps of this data and order."""
+    return StreamState(
+        plan_version=PLAN_VERSION,
+        index_sha256=index_sha256,
+        seed=plan.seed,
+        lanes=plan.lanes,
+        samples_consumed=step * plan.global_batch,
+    )
+
+
+def check_same(found: Checkpoint, recipe: Any, state: StreamState, *, where: str) -> None:
+    """Raise StreamError unless a checkpoint is of this recipe and this data; the message says what differs."""
+    different = checkpoint.differences(found.recipe, record.to_json(recipe))
+    different += checkpoint.differences(record.to_json(found.stream), record.to_json(state), at="data.")
+    if different:
+        raise StreamError(
+            f"{where} was begun otherwise: {'; '.join(different)}. "
+            "Resume with the flags and the data it was begun with, or choose another --out."
+        )
