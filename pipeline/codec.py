@@ -89,7 +89,7 @@ def decode_array(data: bytes, spec: MemberSpec, *, codec: Codec, key: str) -> ND
         if codec == "npy":
             array: NDArray[Any] = np.load(io.BytesIO(data), allow_pickle=False)
         else:
-            array = np.frombuffer(blosc2.decompress2(data), spec.dtype).reshape(spec.shape)
+            array = np.frombuffer(blosc2.decompress2(data, nthreads=1), spec.dtype).reshape(spec.shape)
     except Exception as error:  # damaged bytes make numpy and blosc2 raise nearly anything
         raise ContractError(
             f"{spec.name} of {key} does not decode: {error}. Verify the shard, then ingest again."
