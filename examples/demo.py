@@ -22,7 +22,7 @@ from rich.table import Table
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 AREA = ROOT / "examples" / "aoi.geojson"
-STEPS, CHECKPOINT_EVERY, KILL_AFTER = 60, 10, 20
+STEPS, CHECKPOINT_EVERY, KILL_AFTER = 120, 20, 40
 console = Console(stderr=True, highlight=False)
 
 
