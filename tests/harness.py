@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -17,12 +17,14 @@ ENVIRONMENT = {**os.environ, "ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1
 """Two ranks share two cores, and an idle GPU stays idle."""
 
 
-def run(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[str]:
+def run(
+    *arguments: str, timeout_s: float = 120, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """Run a Python command to its end; its output is in the failure."""
     done = subprocess.run(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(env or {})},
         capture_output=True,
         text=True,
         timeout=timeout_s,
@@ -32,7 +34,9 @@ def run(*arguments: str, timeout_s: float = 120) -> subprocess.CompletedProcess[
     return done
 
 
-def run_and_kill(*arguments: str, when: Callable[[], bool], timeout_s: float = 120) -> bool:
+def run_and_kill(
+    *arguments: str, when: Callable[[], bool], timeout_s: float = 120, env: Mapping[str, str] | None = None
+) -> bool:
     """Start a Python command in a session of its own and SIGKILL it with all its children as soon as `when` holds.
 
     Returns whether it was killed, rather than having ended before.
@@ -40,7 +44,7 @@ def run_and_kill(*arguments: str, when: Callable[[], bool], timeout_s: float = 1
     process = subprocess.Popen(
         [sys.executable, *arguments],
         cwd=ROOT,
-        env=ENVIRONMENT,
+        env={**ENVIRONMENT, **(env or {})},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

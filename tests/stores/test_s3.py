@@ -1,0 +1,86 @@
+"""The same commands against an S3 store: the same bytes as on disk, and a run that goes on from its checkpoint."""
+
+import hashlib
+import re
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import harness
+import pytest
+from tiny_earth import Tiny
+from tiny_pairs import write_pairs
+
+pytestmark = [pytest.mark.ingest, pytest.mark.train, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[dict[str, str]]:
+    """The environment of a client of an empty store with one bucket; a simulator on a free port of this machine."""
+    pytest.importorskip("moto", reason="needs the dev extra")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
+    keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
+    try:
+        _wait_for(port)
+        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **keys}
+        harness.run("-c", "import s3fs; s3fs.S3FileSystem().mkdir('bucket')", env=environment)
+        yield environment
+    finally:
+        harness.end(server)
+
+
+def _wait_for(port: int) -> None:
+    end_s = time.monotonic() + 60
+    while True:
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        except OSError:
+            assert time.monotonic() < end_s, "the store did not start"
+            time.sleep(0.1)
+        else:
+            return
+
+
+def _objects(folder: str, env: dict[str, str]) -> dict[str, str]:
+    code = (
+        "import hashlib, s3fs; fs = s3fs.S3FileSystem()\n"
+        f"for path in fs.find('{folder}'):\n"
+        f"    print(path.removeprefix('{folder}/'), hashlib.sha256(fs.cat_file(path)).hexdigest())"
+    )
+    return dict(line.split() for line in harness.run("-c", code, env=env).stdout.splitlines())
+
+
+def test_a_build_writes_the_bytes_that_it_writes_to_disk(tiny: Tiny, tmp_path: Path, s3: dict[str, str]) -> None:
+    what = ["--aoi", tiny.aoi, "--catalog", str(tiny.root), "--chip-px", "24", "--workers", "0"]
+    harness.run("-m", "ingest.cli", "build-shards", *what, "--out", str(tmp_path / "data"))
+    said = harness.run("-m", "ingest.cli", "build-shards", *what, "--out", "s3://bucket/data", env=s3)
+    assert "hunter2" not in said.stdout + said.stderr
+    assert _objects("bucket/data", s3) == harness.tree(tmp_path / "data")
+
+
+def test_a_run_reads_from_and_resumes_on_the_store(tmp_path: Path, s3: dict[str, str]) -> None:
+    write_pairs(str(tmp_path / "pairs"), chip_px=120)
+    code = f"import s3fs; s3fs.S3FileSystem().put({str(tmp_path / 'pairs')!r}, 'bucket/pairs', recursive=True)"
+    harness.run("-c", code, env=s3)
+    run = ["train/croma.py", "--recipe", "tiny", "--data", "s3://bucket/pairs", "--out", "s3://bucket/run", "--resume"]
+    more = [*run, "--steps", "6", "--checkpoint-every", "2"]
+    done = "import sys, s3fs; sys.exit(not s3fs.S3FileSystem().exists('bucket/run/step-00000002/COMMIT.json'))"
+
+    def committed() -> bool:
+        return not subprocess.run(
+            [sys.executable, "-c", done], env={**harness.ENVIRONMENT, **s3}, check=False
+        ).returncode
+
+    assert harness.run_and_kill(*more, when=committed, env=s3)
+    said = harness.run(*more, env=s3)
+    assert re.search(r"done_steps +[24]$", said.stdout + said.stderr, re.MULTILINE), "it began anew"
+    objects = _objects("bucket/run", s3)
+    assert "step-00000006/COMMIT.json" in objects
+    assert hashlib.sha256(b"").hexdigest() not in objects.values()
