@@ -26,6 +26,7 @@ from train.progress import Reporter
 from train.stream.lanes import LanePlan, default_lanes
 from train.stream.loader import PairLoader, Share, StreamConfig, StreamState
 from train.stream.pairs import Pairs, open_pairs
+from train.stream.transforms import check_size
 
 
 class Recipe(Protocol):
@@ -134,6 +135,7 @@ def _open(recipe: Recipe, options: Options, accelerator: Accelerator) -> Job:
     reporter, stream = Reporter(speaks=accelerator.is_main_process), recipe.stream
     out, data = Store.at(options.out), Store.at(options.data)
     pairs = open_pairs(data, stream.split, s1_bands=stream.s1_bands, s2_bands=stream.s2_bands)
+    check_size(pairs.chip_px, stream.image_px)
     plan = LanePlan(
         shard_sizes=pairs.shard_sizes,
         lanes=stream.lanes or default_lanes(stream.global_batch, pairs.samples),

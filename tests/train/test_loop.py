@@ -115,6 +115,13 @@ def test_a_finished_run_is_left_alone(calm: Store, pairs: Store) -> None:
     assert {name: calm.read(name) for name in before} == before
 
 
+def test_chips_that_are_too_small_leave_nothing_behind(pairs_at: Callable[..., Store], tmp_path: Path) -> None:
+    small = pairs_at(str(tmp_path / "small"), chip_px=8)
+    with pytest.raises(UsageError, match="too small"):
+        train(small, str(tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_is_not_finite_is_not_learned(pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     out = Store.at(str(tmp_path / "run"))
     stepped = []
