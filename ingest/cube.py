@@ -6,6 +6,7 @@ whole Zarr shards, so no two workers ever write one object and a unit that runs 
 
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store as ZarrStore
 from zarr.codecs import BloscCodec
-from zarr.errors import ZarrUserWarning
+from zarr.errors import ContainsArrayError, ZarrUserWarning
 from zarr.storage import FsspecStore, LocalStore
 
 from ingest.assemble import Made
@@ -113,20 +114,19 @@ _CHIP_TYPES: dict[str, tuple[str, Any, dict[str, Any]]] = {
 
 
 def _chip_array(group: zarr.Group, name: str, shape: tuple[int, ...], *, dims: tuple[str, ...]) -> None:
-    if name in group:
-        return
     dtype, fill, attributes = _CHIP_TYPES[name]
-    group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=(1, *shape[1:]),
-        shards=(ROWS_PER_SHARD, *shape[1:]),
-        compressors=_COMPRESSOR,
-        fill_value=fill,
-        dimension_names=dims,
-        attributes=attributes,
-    )
+    with suppress(ContainsArrayError):
+        group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(1, *shape[1:]),
+            shards=(ROWS_PER_SHARD, *shape[1:]),
+            compressors=_COMPRESSOR,
+            fill_value=fill,
+            dimension_names=dims,
+            attributes=attributes,
+        )
 
 
 def _require(
@@ -139,7 +139,8 @@ def _require(
     attributes: dict[str, Any] | None = None,
     write: bool = True,
 ) -> None:
-    if name not in group:
+    # Not "if it is missing": another driver of the same plan may create it in between.
+    with suppress(ContainsArrayError):
         group.create_array(
             name,
             shape=values.shape,
