@@ -24,6 +24,8 @@ def main() -> int:
         fit(run, options, objective=build, facts=lambda samples: derived(run, samples))
     except PretrainError as error:
         return flags.explain(error, rank=int(os.environ.get("RANK", "0")))
+    except KeyboardInterrupt:
+        return flags.interrupted(rank=int(os.environ.get("RANK", "0")))
     return 0
 
 

@@ -6,6 +6,9 @@ from collections.abc import Collection, Sequence
 
 from pipeline.errors import PretrainError
 
+_INTERRUPTED = 130
+"""128 + SIGINT, as shells say it."""
+
 
 def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParser:
     """The parser; a test freezes its flags."""
@@ -34,3 +37,10 @@ def explain(error: PretrainError, *, rank: int) -> int:
     if rank == 0:
         sys.stderr.write(f"error: {error}\n")
     return error.exit_code
+
+
+def interrupted(*, rank: int) -> int:
+    """Say how to go on after Ctrl-C, once for all ranks; the exit code."""
+    if rank == 0:
+        sys.stderr.write("interrupted: the same command with --resume goes on from the last checkpoint\n")
+    return _INTERRUPTED

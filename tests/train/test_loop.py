@@ -200,3 +200,13 @@ def test_the_command_gives_one_message_and_exit_code_2(
     assert "Traceback" not in heard
     assert heard.count("\n") == 1 - rank
     assert not (tmp_path / "out").exists()
+
+
+def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(croma, "fit", interrupt)
+    monkeypatch.setattr("sys.argv", ["croma.py", "--recipe", "tiny", "--data", "x", "--out", "y"])
+    assert croma.main() == 130
+    assert capsys.readouterr().err == "interrupted: the same command with --resume goes on from the last checkpoint\n"
