@@ -70,8 +70,8 @@ def test_a_run_reads_from_and_resumes_on_the_store(tmp_path: Path, s3: dict[str,
     code = f"import s3fs; s3fs.S3FileSystem().put({str(tmp_path / 'pairs')!r}, 'bucket/pairs', recursive=True)"
     harness.run("-c", code, env=s3)
     run = ["train/croma.py", "--recipe", "tiny", "--data", "s3://bucket/pairs", "--out", "s3://bucket/run", "--resume"]
-    more = [*run, "--steps", "6", "--checkpoint-every", "2"]
-    done = "import sys, s3fs; sys.exit(not s3fs.S3FileSystem().exists('bucket/run/step-00000002/COMMIT.json'))"
+    more = [*run, "--steps", "40", "--checkpoint-every", "4"]
+    done = "import sys, s3fs; sys.exit(not s3fs.S3FileSystem().glob('bucket/run/step-*/COMMIT.json'))"
 
     def committed() -> bool:
         return not subprocess.run(
@@ -80,7 +80,7 @@ def test_a_run_reads_from_and_resumes_on_the_store(tmp_path: Path, s3: dict[str,
 
     assert harness.run_and_kill(*more, when=committed, env=s3)
     said = harness.run(*more, env=s3)
-    assert re.search(r"done_steps +[24]$", said.stdout + said.stderr, re.MULTILINE), "it began anew"
+    assert re.search(r"done_steps +[1-9][0-9]*$", said.stdout + said.stderr, re.MULTILINE), "it began anew"
     objects = _objects("bucket/run", s3)
-    assert "step-00000006/COMMIT.json" in objects
+    assert "step-00000040/COMMIT.json" in objects
     assert hashlib.sha256(b"").hexdigest() not in objects.values()
