@@ -51,7 +51,8 @@ class Store:
         """
         text = os.fspath(url)
         try:
-            fs, root = fsspec.core.url_to_fs(text)
+            # No listings cache: other processes write here too, and a remembered listing hides what they wrote.
+            fs, root = fsspec.core.url_to_fs(text, use_listings_cache=False)
         except (ValueError, ImportError) as error:
             raise UsageError(
                 f"cannot open {redact(text)}: {error}. Use a path, s3://, memory:// or http(s)://."

@@ -84,3 +84,15 @@ def test_a_run_reads_from_and_resumes_on_the_store(tmp_path: Path, s3: dict[str,
     objects = _objects("bucket/run", s3)
     assert "step-00000040/COMMIT.json" in objects
     assert hashlib.sha256(b"").hexdigest() not in objects.values()
+
+
+def test_a_killed_build_goes_on_with_worker_processes(tiny: Tiny, tmp_path: Path, s3: dict[str, str]) -> None:
+    """The driver lists the receipts before its workers write more: it must see theirs at the end."""
+    what = ["--aoi", tiny.aoi, "--catalog", str(tiny.root), "--chip-px", "24"]
+    build = ["-m", "ingest.cli", "build-shards", *what, "--out", "s3://bucket/killed"]
+    harness.run(*build, "--workers", "0", env=s3)
+    wanted = _objects("bucket/killed", s3)
+    gone = ["manifest.json", "receipts/u00001.json", "receipts/u00002.json"]
+    harness.run("-c", f"import s3fs; s3fs.S3FileSystem().rm(['bucket/killed/' + n for n in {gone}])", env=s3)
+    harness.run(*build, "--workers", "1", env=s3)
+    assert _objects("bucket/killed", s3) == wanted
