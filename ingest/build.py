@@ -75,7 +75,8 @@ def build(
         _check_plan(store, receipt.load(store, min(finished)).plan_fingerprint, plan)
     if progress:
         progress.planned(plan, len(finished))
-    cube.create(store, plan)
+    with store.telling(cube.CUBE_NAME):
+        cube.create(store, plan)
     work = partial(
         run_unit,
         store=store,
@@ -112,7 +113,8 @@ def open_plan(store: Store, request: Request) -> IngestPlan:
     if not plan.units:
         raise UsageError(f"no chip can be made: {explain(plan)}")
     store.publish(planfile.PLAN_NAME, planfile.to_parquet(plan))
-    return plan
+    # Another driver may have published its own in between: the last one stands for all.
+    return planfile.from_parquet(store.read(planfile.PLAN_NAME))
 
 
 def explain(plan: IngestPlan) -> str:
@@ -125,7 +127,8 @@ def explain(plan: IngestPlan) -> str:
 def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fingerprint: str) -> UnitDone:
     """One unit's pixels → its rows of the cube, its shards, its receipt: a pure function of the plan and the pixels."""
     made = list(assemble(unit, request, with_label=with_label))
-    cube.write_unit(store, unit, made)
+    with store.telling(cube.CUBE_NAME):
+        cube.write_unit(store, unit, made)
     codec: Codec = request.codec
     done = shards.write_unit(store, unit, made, codec=codec, fingerprint=fingerprint)
     receipt.publish(store, done)

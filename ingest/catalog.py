@@ -7,6 +7,7 @@ order. The API goes through pystac-client; the other two need no server: they ar
 import json
 import posixpath
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin, urlsplit
 
@@ -31,6 +32,7 @@ def search(catalog: str, collections: Sequence[str], *, areas: Sequence[BaseGeom
     Raises:
         CatalogError: the catalog is not there, does not answer, or is not STAC.
     """
+    catalog = catalog if urlsplit(catalog).scheme else str(Path(catalog).absolute())  # workers may stand elsewhere
     try:
         items = _source(catalog)(catalog, collections, areas, dates)
         found = {(item["collection"], item["id"]): item for item in items if _matches(item, collections, areas, dates)}
@@ -53,13 +55,17 @@ def _source(catalog: str) -> Any:
 
 
 def _matches(item: Item, collections: Sequence[str], areas: Sequence[BaseGeometry], dates: DateRange) -> bool:
+    """Whether to look at an item closer; one without date or place is kept, to be told as unusable."""
     span = interval(item["properties"])
-    if item.get("collection") not in collections or span is None or not dates.contains(*span):
+    if item.get("collection") not in collections or (span and not dates.contains(*span)):
         return False
-    corners = item["bbox"]
+    corners = item.get("bbox")
+    if not corners:
+        return True
     half = len(corners) // 2  # a box may carry heights
-    outline = box(*corners[:2], *corners[half : half + 2])
-    return any(shapely.intersects(outline, area) for area in areas)
+    (west, south), (east, north) = corners[:2], corners[half : half + 2]
+    spans = [(west, east)] if west <= east else [(west, 180), (-180, east)]  # RFC 7946: across the antimeridian
+    return any(shapely.intersects(box(w, south, e, north), area) for w, e in spans for area in areas)
 
 
 def _from_api(
@@ -99,7 +105,8 @@ def _from_parquet(
     folder, _, name = catalog.rpartition("/")
     store = Store.at(folder or ".")
     west, south, east, north = shapely.total_bounds(areas)
-    here = (pc.field("bbox", "xmin") <= east) & (pc.field("bbox", "xmax") >= west)
+    xmin, xmax = pc.field("bbox", "xmin"), pc.field("bbox", "xmax")
+    here = ((xmin <= east) & (xmax >= west)) | ((xmin > xmax) & ((xmin <= east) | (xmax >= west)))
     here &= (pc.field("bbox", "ymin") <= north) & (pc.field("bbox", "ymax") >= south)
     with store.fs.open(store.path(name)) as file:
         table = pq.read_table(file, filters=here & pc.field("collection").isin(list(collections)))

@@ -122,7 +122,15 @@ def _outcome(
     if not candidates:
         return s2, None, 0.0, "no S1"
     gaps = [(abs((s1.acquired - s2.acquired).total_seconds()) / 3600, s1) for s1 in candidates]
-    gap, s1 = min(gaps, key=lambda found: (found[0], _preference(found[1], cell)[0]))
+    # One acquisition is in several products, whose times differ by seconds: the asked order decides among them.
+    nearest = min(gap for gap, _ in gaps)
+    limit = min(nearest + SAME_PASS_S / 3600, max(nearest, max_gap_hours))
+    same = [found for found in gaps if found[0] <= limit]
+    collection = same[0][1].collection
+    gap, s1 = min(
+        (found for found in same if found[1].collection == collection),
+        key=lambda found: (found[0], _preference(found[1], cell)[0]),
+    )
     return s2, s1, gap, "" if gap <= max_gap_hours else f"gap {gap:.1f} h"
 
 

@@ -73,8 +73,7 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
     except (RasterioError, OSError) as error:
         raise ReadError(scene.scene_id, band, asset.href, error) from error
     valid = _valid(source, scene, nodata)
-    near = [_shift(pixels, window) for pixels in places]
-    chips = [sample(source, pixels, valid=valid, nearest=classes or pixels.on_grid) for pixels in near]
+    chips = [_chip(source, valid, _shift(pixels, window), nearest=classes or pixels.on_grid) for pixels in places]
     return Chips(
         data=np.stack([data for data, _ in chips]),
         valid=np.stack([good for _, good in chips]),
@@ -102,6 +101,18 @@ def _whole_blocks(start: int, stop: int, *, block: int, size: int) -> tuple[int,
     """`start` to `stop` widened to whole blocks within 0 to `size`, at least one pixel."""
     first = min(max(0, start // block * block), size - 1)
     return first, max(first + 1, min(size, -(-stop // block) * block))
+
+
+def _chip(
+    source: NDArray[Any], valid: NDArray[np.bool_], pixels: Pixels, *, nearest: bool
+) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
+    """One cell's values, from its own part of the unit's window: the rest would be converted for every cell anew."""
+    row0, row1, col0, col1 = pixels.window
+    row0, col0 = max(0, row0), max(0, col0)
+    part = slice(row0, max(row0, row1)), slice(col0, max(col0, col1))
+    if not source[part].size:
+        part, row0, col0 = (slice(0, 1), slice(0, 1)), 0, 0
+    return sample(source[part], _shift(pixels, Window(col0, row0, 1, 1)), valid=valid[part], nearest=nearest)
 
 
 def _shift(pixels: Pixels, window: Window) -> Pixels:

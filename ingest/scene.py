@@ -224,8 +224,8 @@ def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
 
 def _epsg(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int | None:
     for source in (asset, properties):
-        code = source.get("proj:epsg") or str(source.get("proj:code") or "").removeprefix("EPSG:")
-        if code:
+        code = str(source.get("proj:epsg") or source.get("proj:code") or "").removeprefix("EPSG:")
+        if code.isdecimal():
             return int(code)
     return None
 

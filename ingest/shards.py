@@ -15,6 +15,7 @@ from ingest.receipt import Outcome, Receipt
 from pipeline import index, manifest, stats
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.codec import Codec, encode, specs
+from pipeline.errors import UsageError
 from pipeline.index import IndexRow, MemberRef
 from pipeline.manifest import FORMAT_VERSION, Manifest, ShardEntry, Stats
 from pipeline.sample import MaskBit, PairSample
@@ -61,6 +62,9 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, codec: Codec, 
 def finish(store: Store, plan: IngestPlan) -> Manifest:
     """Publish index, statistics, chip table and, last, the manifest of a plan whose units are all done."""
     receipts = [receipt.load(store, unit.unit_id) for unit in plan.units]
+    strange = [done.unit_id for done in receipts if done.plan_fingerprint != plan.fingerprint]
+    if strange:
+        raise UsageError(f"{store.url} holds units of another plan: {strange[:5]}. Give another --out.")
     rows = sorted((row for done in receipts for row in done.rows), key=lambda row: row.shard)
     shards = sorted((entry for done in receipts for entry in done.shards), key=lambda entry: entry.path)
     outcomes = [outcome for done in receipts for outcome in done.outcomes]

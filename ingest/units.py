@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from ingest.plan import Unit
-from pipeline.errors import PretrainError, SourceError
+from pipeline.errors import PretrainError, SourceError, UsageError, redact
 
 T = TypeVar("T")
 Work = Callable[[Unit], T]
@@ -94,7 +94,15 @@ def _client(workers: int, scheduler: str | None, in_process: bool) -> Iterator[A
     from distributed import Client, LocalCluster
 
     if scheduler is not None:
-        with Client(scheduler, set_as_default=False) as client:
+        try:
+            client = Client(scheduler, set_as_default=False)
+            client.wait_for_workers(1, timeout=60)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"no worker answers at --scheduler {redact(scheduler)}: {redact(str(error))}. "
+                "Start it, or use --workers."
+            ) from error
+        with client:
             yield client
         return
     with (
@@ -115,5 +123,5 @@ def _summary(failures: Sequence[Exception], total: int) -> Exception:
     first = failures[0]
     if len(failures) == 1 and isinstance(first, PretrainError):
         return first
-    text = f"{len(failures)} of {total} units failed; the others are kept. The first: {first}"
+    text = f"{len(failures)} of {total} units failed; the others are kept. The first: {redact(str(first))}"
     return (type(first) if type(first) is SourceError else SourceError)(text)

@@ -11,7 +11,8 @@ import os
 import random
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,8 @@ TRIES = 5
 """How often an operation is tried before it fails for good."""
 _PART = ".part-"
 _STALE_S = 3600.0
+_TRANSPORTS = {"aiobotocore", "aiohttp", "botocore"}
+"""Packages whose errors are no OSErrors: no credentials, no answer, a gateway's 503."""
 _FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
 
@@ -154,13 +157,32 @@ class Store:
             Path(temporary).unlink(missing_ok=True)
             raise
 
+    @contextmanager
+    def telling(self, name: str) -> Iterator[None]:
+        """Turn what other libraries raise while they write to `name` (zarr) into an error of ours."""
+        try:
+            yield
+        except Exception as error:
+            if not _is_transport(error):
+                raise
+            raise SourceError(
+                f"{self.url.rstrip('/')}/{name} failed: {redact(str(error))}. Make room or wait, then run again."
+            ) from error
+
     def _retry(self, operation: Callable[[], T], name: str) -> T:
         for attempt in range(TRIES):
             try:
                 return operation()
+            except PermissionError as error:
+                raise UsageError(
+                    f"{self.url.rstrip('/')}/{name}: {redact(str(error))}. "
+                    "Give credentials, or a place that you may use."
+                ) from error
             except _FINAL:
                 raise
-            except OSError as error:
+            except Exception as error:
+                if not _is_transport(error):
+                    raise
                 if attempt == TRIES - 1 or self.is_local:
                     where = redact(f"{self.url.rstrip('/')}/{name}")
                     raise SourceError(
@@ -168,6 +190,10 @@ class Store:
                     ) from error
             time.sleep(_pause_s(attempt))
         raise AssertionError  # the last attempt returns or raises
+
+
+def _is_transport(error: Exception) -> bool:
+    return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _TRANSPORTS
 
 
 def _pause_s(attempt: int) -> float:

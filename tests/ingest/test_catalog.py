@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import shapely
 from shapely.geometry.base import BaseGeometry
 
 from ingest import catalog
-from ingest.aoi import parse_aoi, parse_dates
+from ingest.aoi import DateRange, parse_aoi, parse_dates
 from ingest.catalog import search
 from ingest.scene import parse_scene
 from pipeline.errors import CatalogError
@@ -235,3 +236,20 @@ def test_api_that_does_not_answer(everywhere: list[BaseGeometry], monkeypatch: p
     with pytest.raises(CatalogError, match=r"catalog http://127\.0\.0\.1:\d+/stac cannot be searched") as caught:
         _search(address, everywhere)
     assert "hunter2" not in str(caught.value)
+
+
+def _odd(**changes: object) -> dict:
+    properties = {"datetime": "2023-06-01T00:00:00Z"}
+    return {"id": "x", "collection": "c", "bbox": [179, -1, -179, 1], "properties": properties, **changes}
+
+
+@pytest.mark.parametrize(("west", "found"), [(179.2, True), (-179.8, True), (0.0, False), (178.0, False)])
+def test_a_box_across_the_antimeridian(west: float, found: bool) -> None:
+    everything = DateRange(start=None, end=None)
+    assert catalog._matches(_odd(), ["c"], [shapely.box(west, 0, west + 0.5, 0.5)], everything) is found
+
+
+def test_items_without_place_or_date_are_kept_to_be_told() -> None:
+    everything, area = DateRange(start=None, end=None), [shapely.box(0, 0, 1, 1)]
+    assert catalog._matches(_odd(bbox=None), ["c"], area, everything)
+    assert catalog._matches(_odd(bbox=[0, 0, 1, 1], properties={}), ["c"], area, everything)

@@ -10,6 +10,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest import pairing
 from ingest.grid import Cell, corner_cell, footprints
 from ingest.pairing import SAME_PASS_S, is_own_grid, pair
 from ingest.scene import Grid, Scene
@@ -169,3 +170,15 @@ def test_a_scene_may_end_where_the_cell_ends(make_scene: Callable[..., Scene], m
     scenes = ([make_scene("S", footprint_wkt=exact)], [make_scene("R", sensor="s1", footprint_wkt=exact)])
     assert len(pair([cell], footprints([cell], inset_m=10), scenes, max_gap_hours=1).pairs) == 1
     assert np.array_equal(footprints([cell])[0].bounds, shapely.from_wkt(exact).bounds)
+
+
+def test_of_one_pass_the_product_that_was_asked_for_first_wins(make_scene: Callable, make_cell: Callable) -> None:
+    s2 = make_scene("S2")
+    rtc = make_scene("RTC", sensor="s1", hours=1.001, collection="sentinel-1-rtc")
+    grd = make_scene("GRD", sensor="s1", hours=1.0, collection="sentinel-1-grd")
+    later = make_scene("LATER", sensor="s1", hours=5.0, collection="sentinel-1-rtc")
+    cell = make_cell()
+    assert pairing._outcome(s2, [rtc, later, grd], cell, 72.0)[1] is rtc
+    assert pairing._outcome(s2, [grd, rtc], cell, 72.0)[1] is grd
+    assert pairing._outcome(s2, [rtc, grd], cell, 1.0)[1] is grd, "the preferred one is beyond the gap"
+    assert pairing._outcome(s2, [later, grd], cell, 72.0)[1] is grd, "another pass is not the same acquisition"

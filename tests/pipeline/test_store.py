@@ -216,7 +216,7 @@ def test_a_dead_store_is_a_source_error_without_secrets(no_waiting: list[float])
     assert max(no_waiting) < 10
 
 
-@pytest.mark.parametrize("error", [FileNotFoundError("x"), PermissionError("x"), IsADirectoryError("x")])
+@pytest.mark.parametrize("error", [FileNotFoundError("x"), IsADirectoryError("x")])
 def test_what_will_not_change_is_not_asked_again(error: OSError) -> None:
     fs, store = _flaky(1, error)
     with pytest.raises(type(error)):
@@ -245,3 +245,37 @@ def test_a_message_names_the_local_file_as_it_is(name: str, tmp_path: Path, monk
 def test_pauses_grow_and_are_random() -> None:
     assert all(0 <= module._pause_s(attempt) <= 0.2 * 2**attempt for attempt in range(TRIES) for _ in range(20))
     assert len({module._pause_s(4) for _ in range(5)}) > 1
+
+
+def test_a_forbidden_place_is_a_usage_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path))
+
+    def forbid(*_: object, **__: object) -> bytes:
+        raise PermissionError("https://a.b/c?sig=hunter2 is not yours")
+
+    monkeypatch.setattr(store.fs, "cat_file", forbid)
+    with pytest.raises(UsageError, match="is not yours") as caught:
+        store.read("x")
+    assert "hunter2" not in str(caught.value)
+
+
+def test_a_clients_own_error_is_a_source_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from botocore.exceptions import NoCredentialsError
+
+    store = Store.at("memory://credentials")
+
+    def fail(*_: object, **__: object) -> bytes:
+        raise NoCredentialsError
+
+    monkeypatch.setattr(type(store.fs), "cat_file", fail)
+    monkeypatch.setattr("pipeline.store._pause_s", lambda _: 0.0)
+    with pytest.raises(SourceError, match="credentials"):
+        store.read("x")
+
+
+def test_what_another_library_raises_is_told_and_a_bug_is_not_hidden(tmp_path: Path) -> None:
+    store = Store.at(str(tmp_path))
+    with pytest.raises(SourceError, match=r"cube\.zarr failed"), store.telling("cube.zarr"):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(IndexError), store.telling("cube.zarr"):
+        raise IndexError
