@@ -1,5 +1,7 @@
-"""A small, real data set, written with `pipeline` alone: uneven shards of structured pairs, and `val` among them."""
+"""Small, real data sets, written with `pipeline` alone: uneven shards of structured pairs or stacks, some in `val`."""
 
+import dataclasses
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -9,7 +11,7 @@ from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.codec import Codec, encode, specs
 from pipeline.index import IndexRow
 from pipeline.manifest import FORMAT_VERSION, Manifest, ShardEntry, Stats
-from pipeline.sample import PairSample, SampleMeta
+from pipeline.sample import PairSample, Sample, SampleMeta, StackSample
 from pipeline.shard import pack
 from pipeline.store import Store
 
@@ -49,12 +51,39 @@ def make_sample(number: int, chip_px: int) -> PairSample:
     return PairSample(key=f"sample-{number:03d}", s2=s2, s1=s1, mask=mask, meta=meta)
 
 
+def make_stack(number: int, chip_px: int, *, frames: int = 4) -> StackSample:
+    """Three bands of as many pairs' S2 as there are frames, forty days apart."""
+    pairs = [make_sample(number + 50 * frame, chip_px) for frame in range(frames)]
+    meta = dataclasses.replace(
+        pairs[0].meta,
+        acquired=tuple(NOON + timedelta(days=number + 40 * frame, hours=frame) for frame in range(frames)),
+        s1_acquired=(),
+        scene_ids={"s2": tuple(f"S2-{number}-{frame}" for frame in range(frames))},
+        gap_hours=None,
+        backscatter=None,
+    )
+    s2, mask = (np.stack(arrays) for arrays in ([one.s2[1:4] for one in pairs], [one.mask & 1 for one in pairs]))
+    return StackSample(key=f"stack-{number:03d}", s2=s2, mask=mask, meta=meta)
+
+
 def write_pairs(url: str, *, chip_px: int = 24, codec: Codec = "b2", shards: tuple = SHARDS) -> Store:
     """A finished data set at `url`; sample i of `train` is `make_sample(i)`, those of `val` begin at 900."""
+    return _write(url, lambda number: make_sample(number, chip_px), codec=codec, shards=shards)
+
+
+def write_stacks(url: str, *, chip_px: int = 24, codec: Codec = "b2", shards: tuple = SHARDS) -> Store:
+    """The same of `make_stack`: bands B02, B03, B04."""
+    return _write(url, lambda number: make_stack(number, chip_px), codec=codec, shards=shards)
+
+
+def _write(url: str, make: Callable[[int], Sample], *, codec: Codec, shards: tuple) -> Store:
+    first = make(0)
+    stack = isinstance(first, StackSample)
+    s2_bands, s1_bands = (S2_NAMES[1:4], ()) if stack else (S2_NAMES, S1_NAMES)
     store, rows, entries, samples = Store.at(url), [], [], []
     numbers = {"train": iter(range(900)), "val": iter(range(900, 1000))}
     for shard, (split, count) in enumerate(shards):
-        made = [make_sample(next(numbers[split]), chip_px) for _ in range(count)]
+        made = [make(next(numbers[split])) for _ in range(count)]
         name = f"shards/{split}/u{shard:05d}-0000.tar"
         data, places = pack([(one.key, encode(one, codec)) for one in made])
         store.publish(name, data)
@@ -65,23 +94,23 @@ def write_pairs(url: str, *, chip_px: int = 24, codec: Codec = "b2", shards: tup
     data = index.to_parquet(rows)
     built = Manifest(
         format_version=FORMAT_VERSION,
-        kind="pair",
+        kind="stack" if stack else "pair",
         codec=codec,
-        members=specs(make_sample(0, chip_px)),
-        s2_bands=S2_NAMES,
-        s1_bands=S1_NAMES,
-        chip_px=chip_px,
+        members=specs(first),
+        s2_bands=s2_bands,
+        s1_bands=s1_bands,
+        chip_px=first.s2.shape[-1],
         shards=tuple(entries),
         counts={"accepted": len(rows)},
         plan_fingerprint="0" * 64,
         index_sha256=manifest.sha256(data),
         created_by="tests",
     )
-    manifest.publish(store, built, data, stats=_stats(samples))
+    manifest.publish(store, built, data, stats=_stats(samples, s2_bands))
     return store
 
 
-def _row(sample: PairSample, split: str, shard: str, place: dict) -> IndexRow:
+def _row(sample: Sample, split: str, shard: str, place: dict) -> IndexRow:
     return IndexRow(
         shard=shard,
         key=sample.key,
@@ -90,14 +119,23 @@ def _row(sample: PairSample, split: str, shard: str, place: dict) -> IndexRow:
         lon=12.0,
         lat=48.0,
         time=sample.meta.acquired[0],
-        gap_hours=5.0,
+        gap_hours=sample.meta.gap_hours,
         cloud=None,
         shift=None,
         members=place,
     )
 
 
-def _stats(samples: list[PairSample]) -> Stats:
-    s2 = [stats.measure(S2_NAMES, one.s2, one.mask & 1 == 0, bin_range=(0, 1e4)) for one in samples]
-    s1 = [stats.measure(S1_NAMES, one.s1, one.mask & 2 == 0, bin_range=(-40, 10)) for one in samples]
-    return Stats(s2=stats.merge(s2), s1=stats.merge(s1))
+def _stats(samples: list[Sample], s2_bands: tuple[str, ...]) -> Stats:
+    frames = [(s2, mask) for one in samples for s2, mask in _frames(one)]
+    s2 = [stats.measure(s2_bands, pixels, mask & 1 == 0, bin_range=(0, 1e4)) for pixels, mask in frames]
+    s1 = [
+        stats.measure(S1_NAMES, one.s1, one.mask & 2 == 0, bin_range=(-40, 10)) for one in samples if one.s1 is not None
+    ]
+    return Stats(s2=stats.merge(s2), s1=stats.merge(s1) if s1 else None)
+
+
+def _frames(sample: Sample) -> list[tuple[np.ndarray, np.ndarray]]:
+    if isinstance(sample, StackSample):
+        return list(zip(sample.s2, sample.mask, strict=True))
+    return [(sample.s2, sample.mask)]

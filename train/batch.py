@@ -1,6 +1,6 @@
 """What flows through the loop: batches in, losses out.
 
-Axes: B batch, C bands, H W pixels.
+Axes: B batch, T frames, C bands, H W pixels.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,13 @@ from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class PairBatch:
-    """A batch of co-registered Sentinel-1/Sentinel-2 pairs, normalised and on the device."""
+class Batch:
+    """A batch of co-registered pairs, or of stacks, normalised and on the device."""
 
-    s1_BCHW: Tensor
-    """float32, bands VV VH."""
-    s2_BCHW: Tensor
-    """float32, the twelve optical bands in the order of `pipeline.bands`."""
+    images: Mapping[str, Tensor]
+    """float32, normalised, by sensor (`s1`, `s2`): (B, C, H, W), of stacks (B, T, C, H, W). Those the recipe wants."""
+    dates_BT3: Tensor | None
+    """int64 year, month and hour (UTC) of each frame of a stack; None for pairs."""
     keys: tuple[str, ...]
     """One sample key per row."""
     sample_ids_B: Tensor

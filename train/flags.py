@@ -1,10 +1,18 @@
 """The flags of every training command: operational choices. Scientific ones are recipes."""
 
 import argparse
+import dataclasses
+import os
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any, TypeVar
 
 from pipeline.errors import PretrainError
+from train.job import Options, fit
+from train.objective import Objective
+from train.recipes.run import override
+
+R = TypeVar("R", bound=Any)
 
 _INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
@@ -20,6 +28,11 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     )
     flags.add_argument("--steps", type=int, help="length of the run and of its schedule, instead of the recipe's")
     flags.add_argument("--batch", type=int, help="global batch, instead of the recipe's; the rate scales with it")
+    flags.add_argument(
+        "--mode",
+        choices=("exact", "official"),
+        help="the paper's mathematics, or what the released code does, defects included (the recipe's: exact)",
+    )
     flags.add_argument("--seed", type=int, default=0, help="of first weights, order, augmentation and masks (0)")
     flags.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
     flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
@@ -30,6 +43,28 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
 def parse(description: str, recipes: Collection[str], arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The flags of this process."""
     return parser(description, recipes).parse_args(arguments)
+
+
+def main(description: str, recipes: Mapping[str, Callable[[], R]], objective: Callable[[R], Objective]) -> int:
+    """Parse, build, run; the exit code.
+
+    Args:
+        description: of the command.
+        recipes: to choose from.
+        objective: builds what a recipe minimises.
+    """
+    asked, rank = parse(description, recipes), int(os.environ.get("RANK", "0"))
+    try:
+        run = override(
+            recipes[asked.recipe](), steps=asked.steps, global_batch=asked.batch, mode=asked.mode, seed=asked.seed
+        )
+        options = Options(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Options)})
+        fit(run, options, objective=lambda: objective(run))
+    except PretrainError as error:
+        return explain(error, rank=rank)
+    except KeyboardInterrupt:
+        return interrupted(rank=rank)
+    return 0
 
 
 def explain(error: PretrainError, *, rank: int) -> int:

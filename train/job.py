@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
@@ -21,36 +20,13 @@ from train.checkpoint import Checkpoint
 from train.meter import Meter, Row
 from train.models import weights
 from train.objective import Objective
-from train.optim import OptimConfig, adamw, load_optimizer, optimizer_tensors
+from train.optim import adamw, load_optimizer, optimizer_tensors
 from train.progress import Reporter
+from train.recipes.run import Run, derive
 from train.stream.lanes import LanePlan, default_lanes
-from train.stream.loader import PairLoader, Share, StreamConfig, StreamState
-from train.stream.pairs import Pairs, open_pairs
-from train.stream.transforms import check_size
-
-
-class Recipe(Protocol):
-    """What every recipe has."""
-
-    @property
-    def stream(self) -> StreamConfig:
-        """The data."""
-
-    @property
-    def optim(self) -> OptimConfig:
-        """Optimizer and schedule."""
-
-    @property
-    def steps(self) -> int:
-        """Length of the run."""
-
-    @property
-    def precision(self) -> str:
-        """`no` or `bf16`."""
-
-    @property
-    def seed(self) -> int:
-        """Of everything random."""
+from train.stream.loader import Loader, Share, StreamState
+from train.stream.samples import Samples, open_samples
+from train.stream.transforms import check_frames, check_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +54,7 @@ class Options:
 class Job:
     """A run that has found its place: nothing is written yet."""
 
-    recipe: Recipe
+    recipe: Run
     """What to compute."""
     options: Options
     """Where and how."""
@@ -88,7 +64,7 @@ class Job:
     """Speaks on rank 0."""
     out: Store
     """The run's folder."""
-    pairs: Pairs
+    samples: Samples
     """The samples."""
     plan: LanePlan
     """Their order."""
@@ -101,14 +77,13 @@ class Job:
         return 0 if self.found is None else self.found.step
 
 
-def fit(recipe: Recipe, options: Options, *, objective: Callable[[], Objective], facts: Callable[[int], Any]) -> None:
+def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) -> None:
     """Train `recipe` on `options.data` into `options.out`.
 
     Args:
         recipe: what to compute.
         options: where and how.
         objective: builds it; first weights come from torch's global generator.
-        facts: what follows from the recipe and a number of samples; printed before the first step.
 
     Raises:
         PretrainError: on every rank if on any.
@@ -117,7 +92,7 @@ def fit(recipe: Recipe, options: Options, *, objective: Callable[[], Objective],
     try:
         job = ranks.together(accelerator, lambda: _open(recipe, options, accelerator))
         _check_ranks(job)
-        _begin(job, facts=record.to_json(facts(job.pairs.samples)))
+        _begin(job, facts=record.to_json(derive(recipe, job.samples.samples)))
         if job.first_step < recipe.steps:
             _run(job, objective)
         job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
@@ -131,14 +106,15 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _open(recipe: Recipe, options: Options, accelerator: Accelerator) -> Job:
+def _open(recipe: Run, options: Options, accelerator: Accelerator) -> Job:
     reporter, stream = Reporter(speaks=accelerator.is_main_process), recipe.stream
     out, data = Store.at(options.out), Store.at(options.data)
-    pairs = open_pairs(data, stream.split, s1_bands=stream.s1_bands, s2_bands=stream.s2_bands)
-    check_size(pairs.chip_px, stream.image_px)
+    samples = open_samples(data, stream.split, kind=stream.kind, bands=stream.bands)
+    check_size(samples.known.chip_px, stream.image_px, stream.augment)
+    check_frames(samples.frames, stream.frames)
     plan = LanePlan(
-        shard_sizes=pairs.shard_sizes,
-        lanes=stream.lanes or default_lanes(stream.global_batch, pairs.samples),
+        shard_sizes=samples.shard_sizes,
+        lanes=stream.lanes or default_lanes(stream.global_batch, samples.samples),
         global_batch=stream.global_batch,
         seed=recipe.seed,
         window=stream.window,
@@ -146,7 +122,7 @@ def _open(recipe: Recipe, options: Options, accelerator: Accelerator) -> Job:
     plan.check_world_size(accelerator.num_processes)
     found = resume.find(out, resume=options.resume, say=reporter.say)
     if found is not None:
-        state = resume.stream_state(plan, pairs.index_sha256, found.step)
+        state = resume.stream_state(plan, samples.known.index_sha256, found.step)
         resume.check_same(found, recipe, state, where=out.url)
     return Job(
         recipe=recipe,
@@ -154,20 +130,20 @@ def _open(recipe: Recipe, options: Options, accelerator: Accelerator) -> Job:
         accelerator=accelerator,
         reporter=reporter,
         out=out,
-        pairs=pairs,
+        samples=samples,
         plan=plan,
         found=found,
     )
 
 
 def _check_ranks(job: Job) -> None:
-    state = resume.stream_state(job.plan, job.pairs.index_sha256, job.first_step)
+    state = resume.stream_state(job.plan, job.samples.known.index_sha256, job.first_step)
     ranks.check_equal((record.fingerprint(job.recipe), state, *versions().items()))
 
 
 def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     """Say, and at the beginning write down, what is about to run."""
-    where = {"data": job.pairs.store.url, "out": job.out.url, "ranks": job.accelerator.num_processes}
+    where = {"data": job.samples.store.url, "out": job.out.url, "ranks": job.accelerator.num_processes}
     where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
     job.reporter.facts({**where, **facts})
     written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
@@ -182,8 +158,8 @@ def _run(job: Job, objective: Callable[[], Objective]) -> None:
         device=job.accelerator.device,
         threads=job.options.threads,
     )
-    loader = PairLoader(
-        job.pairs, job.plan, job.recipe.stream, share=share, samples_consumed=job.first_step * job.plan.global_batch
+    loader = Loader(
+        job.samples, job.plan, job.recipe.stream, share=share, samples_consumed=job.first_step * job.plan.global_batch
     )
     with loader:
         trainee = _build(job, objective, loader)
@@ -195,7 +171,7 @@ def _run(job: Job, objective: Callable[[], Objective]) -> None:
             _loop(job, trainee, meter)
 
 
-def _build(job: Job, objective: Callable[[], Objective], loader: PairLoader) -> loop.Trainee:
+def _build(job: Job, objective: Callable[[], Objective], loader: Loader) -> loop.Trainee:
     torch.manual_seed(job.recipe.seed)
     built = objective()
     if job.found is not None:

@@ -16,11 +16,11 @@ from torch import nn
 
 from pipeline.errors import PretrainError, StreamError
 from train import ranks
-from train.batch import Losses, PairBatch
+from train.batch import Batch, Losses
 from train.meter import Row
 from train.objective import Objective
 from train.optim import OptimConfig, lr_at, peak_lr, set_lr
-from train.stream.loader import PairLoader, StreamState
+from train.stream.loader import Loader, StreamState
 from train.stream.noise import hash64
 
 
@@ -57,7 +57,7 @@ class Trainee:
     """The objective's module as Accelerate wrapped it."""
     optimizer: torch.optim.Optimizer
     """Of the module's parameters."""
-    loader: PairLoader
+    loader: Loader
     """This rank's batches."""
 
 
@@ -120,7 +120,7 @@ def _step(trainee: Trainee, schedule: Schedule, done: int) -> tuple[Row, StreamS
     return row, state
 
 
-def _next(trainee: Trainee) -> tuple[PairBatch, StreamState, str]:
+def _next(trainee: Trainee) -> tuple[Batch, StreamState, str]:
     """The next batch, once all ranks have theirs, and the hash of the global batch."""
     error: PretrainError | None = None
     hashes_B = torch.zeros(0, dtype=torch.int64)
@@ -135,7 +135,7 @@ def _next(trainee: Trainee) -> tuple[PairBatch, StreamState, str]:
     return batch, state, f"{total:016x}"
 
 
-def _backward(trainee: Trainee, batch: PairBatch) -> Losses:
+def _backward(trainee: Trainee, batch: Batch) -> Losses:
     trainee.optimizer.zero_grad(set_to_none=True)
     losses = trainee.objective.losses(trainee.wrapped, batch)
     trainee.accelerator.backward(losses.total)

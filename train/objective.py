@@ -1,14 +1,16 @@
 """What the loop minimises. A new model adds a class here, and the loop stays as it is.
 
-Axes: B batch, L patches.
+Axes: B batch, N numbers.
 """
 
 from typing import Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from train.batch import Losses, PairBatch
+from train.batch import Batch, Losses
 from train.models.croma import Croma, CromaConfig
+from train.models.satmae import Satmae
+from train.models.satmae_config import SatmaeConfig
 from train.stream.noise import uniform
 
 
@@ -19,7 +21,7 @@ class Objective(Protocol):
     def module(self) -> nn.Module:
         """The bare module: its parameters are trained, its state dict is saved."""
 
-    def losses(self, wrapped: nn.Module, batch: PairBatch) -> Losses:
+    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
         """The losses of one rank's batch: means over its rows, so that ranks average to the global batch.
 
         Args:
@@ -29,24 +31,38 @@ class Objective(Protocol):
 
 
 class CromaObjective:
-    """CROMA pretraining, its masks drawn for each sample and epoch."""
+    """CROMA pretraining on pairs, its masks drawn for each sample and epoch."""
 
     def __init__(self, config: CromaConfig, *, seed: int) -> None:
         """Build the model; its first weights come from torch's global generator."""
         self.module = Croma(config)
         self._seed = seed
 
-    def losses(self, wrapped: nn.Module, batch: PairBatch) -> Losses:
+    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
         """Contrastive and reconstruction losses."""
-        noise_s1_BL, noise_s2_BL = (
-            uniform(
-                self._seed,
-                batch.epochs_B,
-                batch.sample_ids_B,
-                purpose=f"mask {sensor}",
-                count=self.module.config.patches,
-            )
-            for sensor in ("s1", "s2")
+        count = self.module.config.patches
+        noise_s1_BL, noise_s2_BL = (_noise(batch, self._seed, f"mask {name}", count) for name in ("s1", "s2"))
+        losses: Losses = wrapped(
+            batch.images["s1"], batch.images["s2"], noise_s1_BL=noise_s1_BL, noise_s2_BL=noise_s2_BL
         )
-        losses: Losses = wrapped(batch.s1_BCHW, batch.s2_BCHW, noise_s1_BL=noise_s1_BL, noise_s2_BL=noise_s2_BL)
         return losses
+
+
+class SatmaeObjective:
+    """SatMAE pretraining on the S2 side of pairs, or on stacks."""
+
+    def __init__(self, config: SatmaeConfig, *, seed: int) -> None:
+        """Build the model; its first weights come from torch's global generator."""
+        self.module = Satmae(config)
+        self._seed = seed
+
+    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
+        """Reconstruction loss of the hidden patches."""
+        noise_BN = _noise(batch, self._seed, "mask", self.module.config.noise_count)
+        dates = batch.dates_BT3 if self.module.config.variant == "temporal" else None
+        losses: Losses = wrapped(batch.images["s2"], noise=noise_BN, dates_BT3=dates)
+        return losses
+
+
+def _noise(batch: Batch, seed: int, purpose: str, count: int) -> Tensor:
+    return uniform(seed, batch.epochs_B, batch.sample_ids_B, purpose=purpose, count=count)

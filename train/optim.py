@@ -15,6 +15,7 @@ from pipeline.errors import StreamError
 
 REFERENCE_BATCH = 256
 """The global batch at which a base learning rate holds as it is (Goyal et al. 2017, linear scaling)."""
+_UNDECAYED = ("cls_token", "pos_embed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class OptimConfig:
     """Decay of the two moments."""
     weight_decay: float = 0.01
     """Decoupled; of matrices only."""
+    decay_tokens: bool = False
+    """Decay also class and mask tokens: whatever has more than one axis, as MAE and SatMAE do."""
     warmup: float = 0.05
     """Share of the samples in which the rate rises linearly from 0."""
     floor: float = 0.0
@@ -57,13 +60,41 @@ def lr_at(samples: int, *, total: int, peak: float, config: OptimConfig) -> floa
 
 
 def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
-    """AdamW that decays matrices and leaves vectors and scalars (biases, norms, tokens, temperature) alone."""
+    """AdamW that decays matrices and leaves vectors and scalars (biases, norms, temperature; mostly tokens) alone."""
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    matrices = [parameter for parameter in parameters if _is_matrix(parameter)]
-    others = [parameter for parameter in parameters if not _is_matrix(parameter)]
+    matrices = [parameter for parameter in parameters if _decays(parameter, config)]
+    others = [parameter for parameter in parameters if not _decays(parameter, config)]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     fused = all(parameter.is_cuda for parameter in parameters)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=config.betas, fused=fused)
+
+
+def finetune_groups(
+    module: nn.Module, *, depth: int, layer_decay: float, weight_decay: float
+) -> dict[str, tuple[float, float]]:
+    """Learning rate scale and weight decay of each parameter of a ViT that is fine-tuned (BEiT, MAE, SatMAE).
+
+    Layer i of `depth` blocks learns at `layer_decay ** (depth + 1 - i)`: 0 for what stands before the blocks, 1 to
+    `depth` for the blocks; the rest at full rate. As released, codes of band groups count as the rest, and decay.
+
+    Returns:
+        (scale, decay) by name.
+    """
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    return {
+        name: (
+            layer_decay ** (depth + 1 - _layer(name, depth)),
+            0.0 if parameter.ndim == 1 or name in _UNDECAYED else weight_decay,
+        )
+        for name, parameter in named
+    }
+
+
+def _layer(name: str, depth: int) -> int:
+    part, _, rest = name.partition(".")
+    if part in {*_UNDECAYED, "patch_embed"}:
+        return 0
+    return int(rest.partition(".")[0]) + 1 if part == "blocks" else depth + 1
 
 
 def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
@@ -97,5 +128,5 @@ def load_optimizer(optimizer: torch.optim.Optimizer, module: nn.Module, tensors:
         optimizer.state[parameters[parameter]][kind] = tensor.to(device)
 
 
-def _is_matrix(parameter: Tensor) -> bool:
-    return sum(size > 1 for size in parameter.shape) > 1
+def _decays(parameter: Tensor, config: OptimConfig) -> bool:
+    return parameter.ndim > 1 if config.decay_tokens else sum(size > 1 for size in parameter.shape) > 1

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from tiny_pairs import make_sample, write_pairs
+from tiny_pairs import make_sample, write_pairs, write_stacks
 
 from pipeline.sample import PairSample
 from pipeline.store import Store
@@ -25,6 +25,12 @@ def pairs_at() -> Callable[..., Store]:
 def pairs(tmp_path_factory: pytest.TempPathFactory) -> Store:
     """A data set of 24 px chips on disk; not to be changed."""
     return write_pairs(str(tmp_path_factory.mktemp("pairs") / "data"))
+
+
+@pytest.fixture(scope="session")
+def stacks(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    """A data set of stacks of four dates and 24 px on disk; not to be changed."""
+    return write_stacks(str(tmp_path_factory.mktemp("stacks") / "data"))
 
 
 @pytest.fixture(autouse=True)

@@ -12,14 +12,14 @@ from torch import nn
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import CorruptShard, PretrainError, StreamError, UsageError
 from pipeline.store import Store
-from train import checkpoint, croma, ranks
-from train.batch import Losses, PairBatch
+from train import checkpoint, croma, flags, ranks
+from train.batch import Batch, Losses
 from train.job import Options, fit
 from train.meter import read_rows, steady
 from train.models.croma import CromaConfig
 from train.objective import CromaObjective
 from train.optim import OptimConfig
-from train.recipes.croma import CromaRun, derived
+from train.recipes.croma import CromaRun
 from train.stream.loader import StreamConfig
 
 pytestmark = pytest.mark.train
@@ -46,7 +46,7 @@ class Failing(CromaObjective):
         super().__init__(MODEL, seed=0)
         self._left, self._nan = at, nan
 
-    def losses(self, wrapped: nn.Module, batch: PairBatch) -> Losses:
+    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
         self._left -= 1
         losses = super().losses(wrapped, batch)
         if self._left == 0 and not self._nan:
@@ -58,7 +58,7 @@ class Failing(CromaObjective):
 def train(data: Store, out: str, run: CromaRun = RUN, *, make: Callable | None = None, **options: object) -> None:
     build = make or (lambda: CromaObjective(run.model, seed=run.seed))
     asked = Options(data=data.url, out=out, **{"checkpoint_every": 1, "threads": 2, **options})
-    fit(run, asked, objective=build, facts=lambda samples: derived(run, samples))
+    fit(run, asked, objective=build)
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +206,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(croma, "fit", interrupt)
+    monkeypatch.setattr(flags, "fit", interrupt)
     monkeypatch.setattr("sys.argv", ["croma.py", "--recipe", "tiny", "--data", "x", "--out", "y"])
     assert croma.main() == 130
     assert capsys.readouterr().err == "interrupted: the same command with --resume goes on from the last checkpoint\n"

@@ -59,7 +59,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        _check_heads(width, heads)
+        check_heads(width, heads)
         self.heads = heads
         self.input_norm = nn.LayerNorm(width)
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
@@ -77,7 +77,7 @@ class CrossAttention(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        _check_heads(width, heads)
+        check_heads(width, heads)
         self.heads = heads
         self.input_norm = nn.LayerNorm(width)
         self.to_q = nn.Linear(width, width, bias=False)
@@ -193,6 +193,7 @@ def at_least_float32(x: Tensor) -> Tensor:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def _check_heads(width: int, heads: int) -> None:
+def check_heads(width: int, heads: int) -> None:
+    """Raise UsageError unless `heads` divide `width`."""
     if heads < 1 or width % heads:
         raise UsageError(f"a width of {width} cannot be split over {heads} heads. Choose heads that divide the width.")

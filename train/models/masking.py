@@ -45,10 +45,34 @@ def mask_from_noise(noise_BL: Tensor, *, ratio: float) -> Mask:
         noise_BL: (B, L) float, uniform. The same noise gives the same mask on every device.
         ratio: share of the patches to hide.
     """
-    kept = kept_count(noise_BL.shape[1], ratio)
-    order_BL = noise_BL.argsort(dim=1, stable=True)
+    return mask_from_order(noise_BL.argsort(dim=1, stable=True), kept=kept_count(noise_BL.shape[1], ratio))
+
+
+def mask_from_order(order_BL: Tensor, *, kept: int) -> Mask:
+    """Keep the first `kept` patches of an order that the caller chose, (B, L) int64."""
     restore_BL = order_BL.argsort(dim=1)
     return Mask(keep_ids_BK=order_BL[:, :kept], restore_ids_BL=restore_BL, removed_BL=restore_BL >= kept)
+
+
+def consistent_mask(noise_BL: Tensor, *, slots: int, ratio: float, kept: int | None = None) -> Mask:
+    """Hide the same places in every slot: band group or frame (SatMAE's consistent masking).
+
+    Args:
+        noise_BL: (B, L) float, uniform, one for each place.
+        slots: S. Token `s L + l` is place l of slot s.
+        ratio: share of the places to hide.
+        kept: tokens to keep; None: as many of every slot. More than that are taken from the first slot (what the
+            released temporal code does where `int(S L (1 - ratio))` is no multiple of S).
+
+    Returns:
+        A mask of the S * L tokens, kept ones slot by slot.
+    """
+    places = noise_BL.shape[1]
+    each = kept_count(places, ratio)
+    order_BL = noise_BL.argsort(dim=1, stable=True)
+    starts = [slot * places for slot in range(slots)]
+    parts = [order_BL[:, :each] + start for start in starts] + [order_BL[:, each:] + start for start in starts]
+    return mask_from_order(torch.cat(parts, dim=1), kept=slots * each if kept is None else kept)
 
 
 def take_patches(values_BLP: Tensor, ids_BK: Tensor) -> Tensor:

@@ -86,9 +86,25 @@ def sincos_table(rows: int, cols: int, *, width: int, dtype: torch.dtype = torch
     """
     if width % 4:
         raise UsageError(f"a sin-cos table needs a width divisible by 4 but it is {width}. Choose another width.")
-    quarter = width // 4
-    waves = _LONGEST_WAVE ** (-torch.arange(quarter, dtype=torch.float64) / quarter)
-    row_col = grid_yx(rows, cols).double()
-    col_angle, row_angle = row_col[:, 1:] * waves, row_col[:, :1] * waves
-    parts = (col_angle.sin(), col_angle.cos(), row_angle.sin(), row_angle.cos())
-    return torch.cat(parts, dim=1).to(dtype)
+    row_col = grid_yx(rows, cols)
+    parts = (wave_code(row_col[:, axis], width=width // 2, dtype=dtype) for axis in (1, 0))
+    return torch.cat(tuple(parts), dim=1)
+
+
+def wave_code(values: Tensor, *, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Sin-cos code of numbers: positions, band groups, years, months, hours (Vaswani et al. 2017, sines first).
+
+    Args:
+        values: (...) of any number type.
+        width: D, even.
+        dtype: of the result; angles are computed in float64.
+
+    Returns:
+        (..., D): `sin(v w_0), sin(v w_1), ... cos(v w_0), ...` with `w_i = 10000^(-2 i / D)`.
+    """
+    if width % 2:
+        raise UsageError(f"a sin-cos code needs an even width but it is {width}. Choose another width.")
+    half = width // 2
+    waves = _LONGEST_WAVE ** (-torch.arange(half, dtype=torch.float64, device=values.device) / half)
+    angles = values.double()[..., None] * waves
+    return torch.cat((angles.sin(), angles.cos()), dim=-1).to(dtype)

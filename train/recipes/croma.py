@@ -3,22 +3,20 @@
 Tags: [C] confirmed in the released code, [P] in the paper, [S] in a secondary source, [R] recalled and not confirmed: a
 default to override, never a target of parity.
 
-Not done as in the paper: crops of 60 to 180 px resized to 120 [S] (here: crops of 120 px, unresized), mixup 0.3 [R].
+Not done as in the paper: mixup 0.3 [R]. The interpolation of its resize is not known; here it is bicubic.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
-
-import torch
 
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import UsageError
 from train.models.croma import Croma, CromaConfig
 from train.models.masking import kept_count
-from train.optim import OptimConfig, peak_lr
-from train.stream.lanes import default_lanes, divisors
+from train.optim import OptimConfig
 from train.stream.loader import StreamConfig
+from train.stream.transforms import Augment
 
 SSL4EO_SAMPLES = 1_004_316
 """Pairs of the corpus that CROMA was trained on [S]."""
@@ -42,6 +40,8 @@ class CromaRun:
     """`no` is float32; `bf16` autocasts."""
     seed: int = 0
     """Of first weights, order, augmentation and masks."""
+    objective: Literal["croma"] = "croma"
+    """Tells this recipe's JSON from others'."""
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
@@ -55,31 +55,19 @@ class CromaRun:
                 f"{model.image_px} px with {model.sar_bands} + {model.optical_bands}. Make the two agree in the recipe."
             )
 
+    @property
+    def tokens(self) -> int:
+        """Patches of an image, each sensor."""
+        return self.model.patches
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Derived:
-    """What follows from a recipe and a data set."""
+    @property
+    def kept_tokens(self) -> int:
+        """Patches that are not hidden, each sensor."""
+        return kept_count(self.model.patches, self.model.mask_ratio)
 
-    parameters: int
-    """Trained numbers."""
-    tokens: int
-    """Patches of an image, each sensor."""
-    kept_tokens: int
-    """Patches that are not hidden, each sensor."""
-    global_batch: int
-    """Samples of a step."""
-    lanes: int
-    """L."""
-    world_sizes: tuple[int, ...]
-    """Ranks that can share the lanes."""
-    peak_lr: float
-    """After warm-up."""
-    steps: int
-    """Of the run."""
-    samples: int
-    """In the data set's split."""
-    epochs: float
-    """Of the run."""
+    def module(self) -> Croma:
+        """The model, built anew."""
+        return Croma(self.model)
 
 
 def tiny() -> CromaRun:
@@ -87,15 +75,17 @@ def tiny() -> CromaRun:
     model = CromaConfig(
         encoder_dim=64, depth=2, heads=4, decoder_dim=32, decoder_depth=1, decoder_heads=4, image_px=120, patch=8
     )
+    stream = StreamConfig(global_batch=16, s1_bands=S1_NAMES, s2_bands=S2_NAMES, image_px=120)
     # Unclipped, the contrastive features collapse onto one point within 20 steps of the synthetic Earth.
     optim = OptimConfig(base_lr=0.032, warmup=0.1, grad_clip=1.0)
-    return CromaRun(name="tiny", model=model, stream=_stream(16), optim=optim, steps=200, precision="no")
+    return CromaRun(name="tiny", model=model, stream=stream, optim=optim, steps=200, precision="no")
 
 
 def base() -> CromaRun:
     """CROMA-B. Not yet run.
 
     Model [C]: dim 768, depth 12 (SAR and fusion 6), 16 heads, patch 8, 120 px, decoder 512 x 1, mask ratio 0.75.
+    Crops of 60 to 180 px of chips of 264, resized to 120 [S]; turned and mirrored [R]. 8-bit levels [C].
     AdamW and bfloat16 [P]. Betas, weight decay, base rate, warm-up, cosine, batch of 7,200 and 300 epochs [R]; that the
     rate scales with the batch is a guess. Memory about 50 GB for 900 samples on each of 8 GPUs (estimated).
     """
@@ -114,42 +104,20 @@ def large() -> CromaRun:
 RECIPES: Mapping[str, Callable[[], CromaRun]] = {"tiny": tiny, "base": base, "large": large}
 
 
-def derived(run: CromaRun, samples: int) -> Derived:
-    """What follows from `run` on a split of `samples`; no memory is taken."""
-    with torch.device("meta"):
-        parameters = sum(parameter.numel() for parameter in Croma(run.model).parameters())
-    batch = run.stream.global_batch
-    lanes = run.stream.lanes or default_lanes(batch, samples)
-    return Derived(
-        parameters=parameters,
-        tokens=run.model.patches,
-        kept_tokens=kept_count(run.model.patches, run.model.mask_ratio),
-        global_batch=batch,
-        lanes=lanes,
-        world_sizes=tuple(divisors(lanes)),
-        peak_lr=peak_lr(run.optim, batch),
-        steps=run.steps,
-        samples=samples,
-        epochs=round(run.steps * batch / samples, 2),
-    )
-
-
-def override(run: CromaRun, *, steps: int | None, global_batch: int | None, seed: int) -> CromaRun:
-    """`run` with what the command line asked for; None keeps the recipe's."""
-    stream = run.stream if global_batch is None else replace(run.stream, global_batch=global_batch)
-    return replace(run, stream=stream, steps=run.steps if steps is None else steps, seed=seed)
-
-
-def _stream(global_batch: int) -> StreamConfig:
-    return StreamConfig(global_batch=global_batch, s1_bands=S1_NAMES, s2_bands=S2_NAMES, image_px=120)
-
-
 def _published(name: str, model: CromaConfig, *, epochs: int) -> CromaRun:
     batch = 7200
+    stream = StreamConfig(
+        global_batch=batch,
+        s1_bands=S1_NAMES,
+        s2_bands=S2_NAMES,
+        image_px=120,
+        augment=Augment(side_px=(60, 180)),
+        scale="uint8",
+    )
     return CromaRun(
         name=name,
         model=model,
-        stream=_stream(batch),
+        stream=stream,
         optim=OptimConfig(base_lr=4e-6, betas=(0.9, 0.999), weight_decay=0.01, warmup=0.05),
         steps=epochs * SSL4EO_SAMPLES // batch,
         precision="bf16",

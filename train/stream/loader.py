@@ -1,4 +1,4 @@
-"""Batches of pairs, in the order of the lanes, read ahead by threads.
+"""Batches of samples, in the order of the lanes, read ahead by threads.
 
 Each batch comes with the state to resume behind it. Why threads and not worker processes: reading and decoding release
 the interpreter lock, nothing is pickled, and a forked S3 client hangs.
@@ -7,20 +7,33 @@ Axes: B batch, C bands, H W pixels.
 """
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from train.batch import PairBatch
+from pipeline.codec import Kind
+from train.batch import Batch
 from train.stream.lanes import PLAN_VERSION, Ids, LanePlan
-from train.stream.pairs import Pairs
-from train.stream.transforms import Constants, Placement, check_size, constants, normalise, place, placements
+from train.stream.normalise import Constants, Scale, constants, normalise
+from train.stream.samples import Samples
+from train.stream.transforms import (
+    Augment,
+    Placement,
+    check_frames,
+    check_size,
+    crop,
+    frame_picks,
+    placements,
+    resize,
+    turn,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,12 +42,20 @@ class StreamConfig:
 
     global_batch: int
     """Samples of one step over all ranks."""
-    s1_bands: tuple[str, ...]
-    """By name."""
-    s2_bands: tuple[str, ...]
-    """By name."""
+    kind: Kind = "pair"
+    """What the data set holds."""
+    frames: int | None = None
+    """Of a stack: how many of its dates are drawn for each reading, in order; None: all, or a pair."""
+    s1_bands: tuple[str, ...] = ()
+    """By name; none: S1 is not read."""
+    s2_bands: tuple[str, ...] = ()
+    """By name; none: S2 is not read."""
     image_px: int
     """Pixels. Side of the images cut from chips."""
+    augment: Augment = Augment()  # noqa: RUF009 - frozen
+    """How they are cut."""
+    scale: Scale = "two_sigma"
+    """How stored values become a model's input."""
     split: str = "train"
     """Of the data set."""
     lanes: int | None = None
@@ -45,6 +66,11 @@ class StreamConfig:
     """dB. None: from the data set's statistics."""
     s2_constants: Constants | None = None
     """Digital numbers. None: from the data set's statistics."""
+
+    @property
+    def bands(self) -> dict[str, tuple[str, ...]]:
+        """By sensor, for those that are read."""
+        return {name: bands for name, bands in (("s1", self.s1_bands), ("s2", self.s2_bands)) if bands}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,16 +113,20 @@ class _Pending:
     """(B,) sample ids."""
     epochs: Ids
     """(B,) their epochs."""
-    images: tuple[Tensor, Tensor]
-    """(B, C, H, W) s1 and s2 as stored, filled by the readers."""
+    images: Mapping[str, Tensor]
+    """By sensor, (B, ..., C, H, W), filled by the readers."""
+    dates: Tensor | None
+    """(B, T, 3) of stacks, filled by the readers."""
     rows: list[Future[None]]
     """One per sample."""
 
 
-class PairLoader(Iterator[tuple[PairBatch, StreamState]]):
+class Loader(Iterator[tuple[Batch, StreamState]]):
     """An endless iterator of one rank's batches. Close it, or use it as a context manager: it owns threads."""
 
-    def __init__(self, pairs: Pairs, plan: LanePlan, config: StreamConfig, *, share: Share, samples_consumed: int = 0):
+    def __init__(
+        self, samples: Samples, plan: LanePlan, config: StreamConfig, *, share: Share, samples_consumed: int = 0
+    ):
         """Begin behind `samples_consumed`; no byte is read yet.
 
         Raises:
@@ -104,15 +134,15 @@ class PairLoader(Iterator[tuple[PairBatch, StreamState]]):
             UsageError: chips are smaller than images, or nothing is known to normalise with.
         """
         plan.check_world_size(share.world_size)
-        check_size(pairs.chip_px, config.image_px)
-        self._pairs, self._plan, self._config, self._share = pairs, plan, config, share
-        self._s1 = config.s1_constants or constants(pairs.stats.s1, config.s1_bands)
-        self._s2 = config.s2_constants or constants(pairs.stats.s2, config.s2_bands)
+        check_size(samples.known.chip_px, config.image_px, config.augment)
+        check_frames(samples.frames, config.frames)
+        self._samples, self._plan, self._config, self._share = samples, plan, config, share
+        self._constants = stretches(samples, config)
         self._step = samples_consumed // plan.global_batch
         self._pending: deque[_Pending] = deque()
-        self._readers = ThreadPoolExecutor(share.threads, thread_name_prefix="pairs")
+        self._readers = ThreadPoolExecutor(share.threads, thread_name_prefix="samples")
 
-    def __next__(self) -> tuple[PairBatch, StreamState]:
+    def __next__(self) -> tuple[Batch, StreamState]:
         """The next batch and the state behind it.
 
         Raises:
@@ -143,7 +173,7 @@ class PairLoader(Iterator[tuple[PairBatch, StreamState]]):
     def _state(self) -> StreamState:
         return StreamState(
             plan_version=PLAN_VERSION,
-            index_sha256=self._pairs.index_sha256,
+            index_sha256=self._samples.known.index_sha256,
             seed=self._plan.seed,
             lanes=self._plan.lanes,
             samples_consumed=self._step * self._plan.global_batch,
@@ -151,28 +181,78 @@ class PairLoader(Iterator[tuple[PairBatch, StreamState]]):
 
     def _start(self, step: int) -> _Pending:
         ids, epochs = self._plan.batch(step, self._share.rank, self._share.world_size)
-        side = self._config.image_px
-        s1 = torch.empty(len(ids), len(self._config.s1_bands), side, side, dtype=torch.float32)
-        s2 = torch.empty(len(ids), len(self._config.s2_bands), side, side, dtype=torch.uint16)
-        cuts = placements(self._plan.seed, epochs, ids, slack_px=self._pairs.chip_px - side)
+        images, frames = self._buffers(len(ids)), self._frames()
+        dates = None if frames is None else torch.empty(len(ids), frames, 3, dtype=torch.int64)
+        cuts = placements(
+            self._plan.seed,
+            epochs,
+            ids,
+            chip_px=self._samples.known.chip_px,
+            image_px=self._config.image_px,
+            augment=self._config.augment,
+        )
+        picks = frame_picks(self._plan.seed, epochs, ids, stored=self._samples.frames, wanted=frames)
         rows = [
-            self._readers.submit(self._fill, int(sample_id), cut, images=(s1[row].numpy(), s2[row].numpy()))
-            for row, (sample_id, cut) in enumerate(zip(ids, cuts, strict=True))
+            self._readers.submit(self._fill, (int(sample_id), cut, pick), row=row, images=images, dates=dates)
+            for row, (sample_id, cut, pick) in enumerate(zip(ids, cuts, picks, strict=True))
         ]
-        return _Pending(ids=ids, epochs=epochs, images=(s1, s2), rows=rows)
+        return _Pending(ids=ids, epochs=epochs, images=images, dates=dates, rows=rows)
 
-    def _fill(self, sample_id: int, cut: Placement, *, images: tuple[NDArray[Any], NDArray[Any]]) -> None:
-        s1, s2 = self._pairs.read(sample_id)
-        images[0][:] = place(s1, cut, self._config.image_px)
-        images[1][:] = place(s2, cut, self._config.image_px)
+    def _buffers(self, rows: int) -> dict[str, Tensor]:
+        """Room for the images: as stored, or already normalised where they are resized."""
+        side, stored = self._config.image_px, {"s1": torch.float32, "s2": torch.uint16}
+        dtypes = dict.fromkeys(stored, torch.float32) if self._config.augment.resizes else stored
+        frames, bands = self._frames(), self._config.bands
+        lead = (rows,) if frames is None else (rows, frames)
+        return {name: torch.empty(*lead, len(bands[name]), side, side, dtype=dtypes[name]) for name in bands}
 
-    def _batch(self, done: _Pending) -> PairBatch:
+    def _frames(self) -> int | None:
+        return self._config.frames or self._samples.frames
+
+    def _fill(
+        self,
+        work: tuple[int, Placement, list[int]],
+        *,
+        row: int,
+        images: Mapping[str, Tensor],
+        dates: Tensor | None,
+    ) -> None:
+        sample_id, cut, pick = work
+        chips = self._samples.read(sample_id)
+        for name, buffer in images.items():
+            chip = chips.images[name] if dates is None else chips.images[name][pick]
+            buffer[row].numpy()[:] = turn(self._cut(name, chip, cut), cut)
+        if dates is not None:
+            acquired = [chips.acquired[frame] for frame in pick]
+            dates[row] = torch.tensor([(when.year, when.month, when.hour) for when in acquired])
+
+    def _cut(self, name: str, chip: NDArray[Any], cut: Placement) -> NDArray[Any]:
+        part = crop(chip, cut)
+        if not self._config.augment.resizes:
+            return part
+        values = self._normalise(name, torch.from_numpy(np.ascontiguousarray(part)))
+        resized: NDArray[Any] = resize(values, self._config.image_px, self._config.image_px).numpy()
+        return resized
+
+    def _normalise(self, name: str, image: Tensor) -> Tensor:
+        return normalise(image, self._constants[name], scale=self._config.scale)
+
+    def _batch(self, done: _Pending) -> Batch:
         device = self._share.device
-        s1, s2 = (image.to(device, non_blocking=True) for image in done.images)
-        return PairBatch(
-            s1_BCHW=normalise(s1, self._s1),
-            s2_BCHW=normalise(s2, self._s2),
-            keys=tuple(self._pairs.key(int(sample_id)) for sample_id in done.ids),
+        images = {name: image.to(device, non_blocking=True) for name, image in done.images.items()}
+        if not self._config.augment.resizes:
+            images = {name: self._normalise(name, image) for name, image in images.items()}
+        return Batch(
+            images=images,
+            dates_BT3=None if done.dates is None else done.dates.to(device),
+            keys=tuple(self._samples.key(int(sample_id)) for sample_id in done.ids),
             sample_ids_B=torch.from_numpy(done.ids).to(device),
             epochs_B=torch.from_numpy(done.epochs).to(device),
         )
+
+
+def stretches(samples: Samples, config: StreamConfig) -> dict[str, Constants]:
+    """What to normalise each sensor with: the recipe's constants, or the data set's statistics."""
+    own = {"s1": config.s1_constants, "s2": config.s2_constants}
+    stats = {"s1": samples.stats.s1, "s2": samples.stats.s2}
+    return {name: own[name] or constants(stats[name], bands) for name, bands in config.bands.items()}

@@ -1,10 +1,71 @@
-"""From physical values to the model's 0..1: two standard deviations around the mean, as SeCo and SatMAE do.
+"""From stored values to a model's input: mostly two standard deviations around the mean, as SeCo and SatMAE do.
+
+A missing pixel (S1 NaN, S2 digital number 0) becomes the band's mean: it carries no signal, where the lowest value
+would be the darkest ground there is.
 
 Axes: C bands, H W pixels; any leading axes.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from pipeline.bands import positions
+from pipeline.errors import UsageError
+from pipeline.stats import BandStats
+
+Scale = Literal["two_sigma", "uint8", "standard"]
+"""`two_sigma`: mean - 2 std to mean + 2 std is 0..1, clipped. `uint8`: the same, truncated to 256 levels, as CROMA and
+SatMAE were trained on Sentinel-2. `standard`: (value - mean) / std, as SatMAE was on RGB."""
+MISSING: Mapping[Scale, float] = {"two_sigma": 0.5, "uint8": 0.5, "standard": 0.0}
+"""What a missing pixel becomes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Constants:
+    """Mean and standard deviation of each band of one sensor, in the stored unit (S2 digital numbers, S1 dB)."""
+
+    mean: tuple[float, ...]
+    """One per band."""
+    std: tuple[float, ...]
+    """One per band."""
+
+
+def constants(stats: BandStats | None, bands: tuple[str, ...]) -> Constants:
+    """The constants of `bands` from a data set's statistics.
+
+    Raises:
+        UsageError: the data set has none.
+    """
+    if stats is None:
+        raise UsageError(
+            f"the data set has no statistics of {list(bands)}: its train split is empty. "
+            "Give the recipe constants of its own, or ingest a larger area."
+        )
+    at = positions(stats.bands, bands)
+    return Constants(mean=tuple(stats.mean[i] for i in at), std=tuple(stats.std[i] for i in at))
+
+
+def normalise(image_CHW: Tensor, stretch: Constants, *, scale: Scale = "two_sigma") -> Tensor:
+    """Stored values to a model's input, missing pixels to `MISSING`.
+
+    Args:
+        image_CHW: (..., C, H, W) float32 dB, where NaN is missing, or uint16 digital numbers, where 0 is.
+        stretch: of the same bands.
+        scale: how.
+
+    Returns:
+        (..., C, H, W) float32.
+    """
+    # Cast first: torch's uint16 knows hardly any other operation on a GPU.
+    values_CHW = image_CHW.to(torch.float32)
+    missing = values_CHW.isnan() if image_CHW.is_floating_point() else values_CHW == 0
+    dtype = torch.float64 if scale == "uint8" else torch.float32  # a level must not depend on rounding
+    mean, std = (torch.tensor(x, device=image_CHW.device, dtype=dtype) for x in (stretch.mean, stretch.std))
+    return _SCALES[scale](values_CHW.nan_to_num(), mean, std).masked_fill(missing, MISSING[scale])
 
 
 def two_sigma(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
@@ -22,7 +83,7 @@ def two_sigma(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
 
 
 def to_uint8(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
-    """The same in 256 levels, truncated and not rounded (CROMA's README, 8-bit path).
+    """The same in 256 levels, truncated and not rounded (CROMA's README, 8-bit path; SatMAE in float64).
 
     Returns:
         (..., C, H, W) uint8; divided by 255 it is a model's input.
@@ -30,7 +91,20 @@ def to_uint8(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
     return (255 * _stretch(x_CHW, mean_C, std_C)).clamp(0, 255).to(torch.uint8)
 
 
+def standard(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    """(x - mean) / std, (..., C, H, W) float; a band that is constant comes out as 0 at its mean."""
+    tiny = torch.finfo(torch.float32).tiny
+    return (x_CHW - mean_C[:, None, None]) / std_C[:, None, None].clamp(min=tiny)
+
+
+def _levels(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
+    return to_uint8(x_CHW, mean_C, std_C) / 255
+
+
+_SCALES = {"two_sigma": two_sigma, "uint8": _levels, "standard": standard}
+
+
 def _stretch(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
     low = (mean_C - 2 * std_C)[:, None, None]
     high = (mean_C + 2 * std_C)[:, None, None]
-    return (x_CHW - low) / (high - low).clamp(min=torch.finfo(x_CHW.dtype).tiny)
+    return (x_CHW - low) / (high - low).clamp(min=torch.finfo(torch.float32).tiny)

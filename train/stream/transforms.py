@@ -1,38 +1,51 @@
-"""From stored pixels to a model's input: crop and symmetry of a pair, then 0..1 with missing pixels in the middle.
+"""What is cut out of a chip, resized and turned: pure functions of (seed, epoch, sample).
 
-Everything drawn is a pure function of (seed, epoch, sample), and both sensors get the same: the model relies on their
-alignment. A missing pixel (S1 NaN, S2 digital number 0) becomes 0.5, a band's mean: it carries no signal, where 0 would
-be the darkest ground there is.
+All sensors and frames of a sample get the same: the models rely on their alignment. A resize works on normalised
+values, without anti-aliasing and without clamping, as the published SatMAE data path did.
 
-Axes: B batch, C bands, H W pixels.
+Axes: B batch, C bands, H W pixels; any leading axes.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
 
-from pipeline.bands import positions
 from pipeline.errors import UsageError
-from pipeline.stats import BandStats
 from train.stream.noise import uniform
-from train.stream.normalise import two_sigma
 
-MISSING = 0.5
-_SYMMETRIES = 8
+_ASPECT = (3 / 4, 4 / 3)
+_TRIES = 10
+_CENTRE = 0.875
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Constants:
-    """Mean and standard deviation of each band of one sensor, in the stored unit (S2 digital numbers, S1 dB)."""
+class Augment:
+    """How an image is cut from a chip. Without `side_px` and `area` it is a crop of the image's own size."""
 
-    mean: tuple[float, ...]
-    """One per band."""
-    std: tuple[float, ...]
-    """One per band."""
+    side_px: tuple[int, int] | None = None
+    """Pixels. Smallest and largest side of square crops, which are resized to the image."""
+    area: tuple[float, float] | None = None
+    """Smallest and largest share of the chip's area of crops with sides of 3:4 to 4:3, which are resized."""
+    symmetries: Literal[1, 2, 8] = 8
+    """1: none. 2: mirrored left to right or not. 8: quarter turns, mirrored or not."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        if self.side_px and (self.area or not 1 <= self.side_px[0] <= self.side_px[1]):
+            raise UsageError(f"crops of {self.side_px} px and {self.area} of the area: give one, ascending, positive.")
+        if self.area and not 0 < self.area[0] <= self.area[1] <= 1:
+            raise UsageError(f"crops of {self.area} of the area: give two shares in 0..1, ascending.")
+
+    @property
+    def resizes(self) -> bool:
+        """Whether crops differ from the image in size."""
+        return self.side_px is not None or self.area is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,36 +56,58 @@ class Placement:
     """Pixels. First row."""
     left: int
     """Pixels. First column."""
+    height: int
+    """Pixels."""
+    width: int
+    """Pixels."""
     symmetry: int
     """0 to 7: quarter turns (0 to 3), and mirrored after them (4 to 7)."""
 
 
-def constants(stats: BandStats | None, bands: tuple[str, ...]) -> Constants:
-    """The constants of `bands` from a data set's statistics.
-
-    Raises:
-        UsageError: the data set has none.
-    """
-    if stats is None:
-        raise UsageError(
-            f"the data set has no statistics of {list(bands)}: its train split is empty. "
-            "Give the recipe constants of its own, or ingest a larger area."
-        )
-    at = positions(stats.bands, bands)
-    return Constants(mean=tuple(stats.mean[i] for i in at), std=tuple(stats.std[i] for i in at))
-
-
-def check_size(chip_px: int, image_px: int) -> None:
+def check_size(chip_px: int, image_px: int, augment: Augment) -> None:
     """Raise UsageError unless an image can be cut from a chip."""
-    if chip_px < image_px:
+    largest = augment.side_px[1] if augment.side_px else 1 if augment.area else image_px
+    if chip_px < largest:
         raise UsageError(
-            f"chips of {chip_px} px are too small for images of {image_px} px. "
-            f"Ingest with --chip-px {image_px} or more, or choose a recipe with smaller images."
+            f"chips of {chip_px} px are too small for crops of {largest} px. "
+            f"Ingest with --chip-px {largest} or more, or choose a recipe with smaller images."
         )
+
+
+def check_frames(stored: int | None, wanted: int | None) -> None:
+    """Raise UsageError unless `wanted` frames can be drawn from a stack of `stored`."""
+    if wanted is not None and not 1 <= wanted <= (stored or 0):
+        raise UsageError(
+            f"the recipe wants {wanted} dates of a sample and the data set has {stored or 'pairs'}. "
+            f"Ingest with --kind stack --frames {wanted} or more."
+        )
+
+
+def frame_picks(
+    seed: int,
+    epochs_B: NDArray[np.int64],
+    sample_ids_B: NDArray[np.int64],
+    *,
+    stored: int | None,
+    wanted: int | None,
+) -> list[list[int]]:
+    """Which of `stored` frames each sample shows: `wanted` of them, ascending; none of a pair."""
+    if stored is None or wanted is None:
+        return [[] for _ in sample_ids_B]
+    epochs, ids = torch.from_numpy(epochs_B), torch.from_numpy(sample_ids_B)
+    noise_BT = uniform(seed, epochs, ids, purpose="frames", count=stored)
+    picks: list[list[int]] = noise_BT.argsort(dim=1, stable=True)[:, :wanted].sort(dim=1).values.tolist()
+    return picks
 
 
 def placements(
-    seed: int, epochs_B: NDArray[np.int64], sample_ids_B: NDArray[np.int64], *, slack_px: int
+    seed: int,
+    epochs_B: NDArray[np.int64],
+    sample_ids_B: NDArray[np.int64],
+    *,
+    chip_px: int,
+    image_px: int,
+    augment: Augment,
 ) -> list[Placement]:
     """Crop and symmetry of each sample.
 
@@ -80,34 +115,74 @@ def placements(
         seed: of the run.
         epochs_B: int64.
         sample_ids_B: int64.
-        slack_px: pixels by which a chip is larger than an image.
+        chip_px: side of a chip.
+        image_px: side of the image that is wanted.
+        augment: how.
     """
     epochs, ids = torch.from_numpy(epochs_B), torch.from_numpy(sample_ids_B)
-    draws_B3 = uniform(seed, epochs, ids, purpose="placement", count=3).double()
-    choices_B3 = (draws_B3 * torch.tensor([slack_px + 1, slack_px + 1, _SYMMETRIES])).long().tolist()
-    return [Placement(top=top, left=left, symmetry=symmetry) for top, left, symmetry in choices_B3]
+    draws_BN = uniform(seed, epochs, ids, purpose="placement", count=3 + 2 * _TRIES).double()
+    size_B2 = _sizes(draws_BN[:, 3:], chip_px, image_px, augment)
+    corner_B2 = (draws_BN[:, :2] * (chip_px - size_B2 + 1)).long()
+    symmetry_B = (draws_BN[:, 2] * augment.symmetries).long() * (4 if augment.symmetries == 2 else 1)
+    rows = torch.cat((corner_B2, size_B2, symmetry_B[:, None]), dim=1).tolist()
+    return [Placement(top=t, left=c, height=h, width=w, symmetry=s) for t, c, h, w, s in rows]
 
 
-def place(chip_CHW: NDArray[Any], placement: Placement, image_px: int) -> NDArray[Any]:
-    """The image that `placement` cuts from a chip, as a view."""
-    rows = slice(placement.top, placement.top + image_px)
-    columns = slice(placement.left, placement.left + image_px)
-    turned = np.rot90(chip_CHW[:, rows, columns], placement.symmetry % 4, axes=(1, 2))
-    return turned[:, :, ::-1] if placement.symmetry >= 4 else turned
+def crop(chip_CHW: NDArray[Any], placement: Placement) -> NDArray[Any]:
+    """The part of a chip that `placement` names, as a view."""
+    rows = slice(placement.top, placement.top + placement.height)
+    return chip_CHW[..., rows, placement.left : placement.left + placement.width]
 
 
-def normalise(image_BCHW: Tensor, stretch: Constants) -> Tensor:
-    """Stored values to 0..1 by `two_sigma`; missing pixels to `MISSING`.
+def turn(image_CHW: NDArray[Any], placement: Placement) -> NDArray[Any]:
+    """The image under `placement`'s symmetry, as a view."""
+    turned = np.rot90(image_CHW, placement.symmetry % 4, axes=(-2, -1))
+    return turned[..., ::-1] if placement.symmetry >= 4 else turned
+
+
+def resize(image_CHW: Tensor, height: int, width: int) -> Tensor:
+    """Bicubic (a = -0.75), pixel centres aligned, not anti-aliased, not clamped; (..., C, height, width) float."""
+    lead = image_CHW.shape[:-2]
+    image = image_CHW.reshape(1, -1, *image_CHW.shape[-2:])
+    out = functional.interpolate(image, size=(height, width), mode="bicubic", align_corners=False)
+    return out.reshape(*lead, height, width)
+
+
+def centre(image_CHW: Tensor, side: int) -> Tensor:
+    """The middle of an image, for evaluation (SatMAE).
 
     Args:
-        image_BCHW: float32 dB, where NaN is missing, or uint16 digital numbers, where 0 is.
-        stretch: of the same bands.
-
-    Returns:
-        (B, C, H, W) float32.
+        image_CHW: (..., C, H, W) float, normalised.
+        side: of the square that is wanted, px.
     """
-    # Cast first: torch's uint16 knows hardly any other operation on a GPU.
-    values_BCHW = image_BCHW.to(torch.float32)
-    missing = values_BCHW.isnan() if image_BCHW.is_floating_point() else values_BCHW == 0
-    mean, std = (torch.tensor(values, device=image_BCHW.device) for values in (stretch.mean, stretch.std))
-    return two_sigma(values_BCHW, mean, std).masked_fill(missing, MISSING)
+    (height, width), (top, left) = centre_box(image_CHW.shape[-2], image_CHW.shape[-1], side)
+    return resize(image_CHW, height, width)[..., top : top + side, left : left + side]
+
+
+def centre_box(height: int, width: int, side: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """To what size an image is resized, so that `_CENTRE` of its shorter side stays, and where the crop begins."""
+    short, least = int(side / _CENTRE), min(height, width)
+    size = short * height // least, short * width // least
+    return size, (round((size[0] - side) / 2), round((size[1] - side) / 2))
+
+
+def _sizes(draws_BN: Tensor, chip_px: int, image_px: int, augment: Augment) -> Tensor:
+    """Height and width of each crop, (B, 2) int64."""
+    if augment.side_px is not None:
+        low, high = augment.side_px
+        return (low + (draws_BN[:, :1] * (high - low + 1)).long()).expand(-1, 2)
+    if augment.area is None:
+        return torch.full((len(draws_BN), 2), image_px)
+    return _area_sizes(draws_BN.unflatten(1, (_TRIES, 2)), chip_px, augment.area)  # type: ignore[no-untyped-call]
+
+
+def _area_sizes(draws_BN2: Tensor, chip_px: int, area: tuple[float, float]) -> Tensor:
+    """The first of some random areas and aspects that fits; the whole chip where none does."""
+    pixels_BN = chip_px**2 * (area[0] + draws_BN2[..., 0] * (area[1] - area[0]))
+    low, high = (math.log(aspect) for aspect in _ASPECT)
+    aspect_BN = (low + draws_BN2[..., 1] * (high - low)).exp()
+    size_BN2 = torch.stack(((pixels_BN / aspect_BN).sqrt(), (pixels_BN * aspect_BN).sqrt()), dim=-1).round().long()
+    fits_BN = ((size_BN2 >= 1) & (size_BN2 <= chip_px)).all(dim=-1)
+    first_B = fits_BN.int().argmax(dim=1)
+    size_B2 = size_BN2[torch.arange(len(size_BN2)), first_B]
+    return torch.where(fits_BN.any(dim=1)[:, None], size_B2, chip_px)

@@ -1,14 +1,15 @@
-"""The pairs of one split: where their bytes lie, one ranged read per sample, checked and decoded.
+"""The samples of one split: where their bytes lie, one ranged read per sample, checked and decoded.
 
-In: a finished data set. Out: `(s1, s2)` as stored, bands chosen by name. Knows no order, no thread and no tensor; its
-methods may be called from many threads.
+In: a finished data set of pairs or stacks. Out: chips as stored, bands chosen by name. Knows no order, no thread and no
+tensor; its methods may be called from many threads.
 
 Why not webdataset, whose format this is: it reads tars from end to end and cannot go to a sample, which an exact resume
-needs. Axes: N samples of the split, C bands, H W pixels.
+needs. Axes: N samples of the split, T frames, C bands, H W pixels.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,25 +17,33 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import index, manifest
+from pipeline import index, manifest, record
 from pipeline.bands import positions
-from pipeline.codec import Codec, MemberSpec, decode_array
+from pipeline.codec import Codec, Kind, MemberSpec, decode_array
 from pipeline.errors import ContractError, CorruptShard, UsageError
 from pipeline.index import MemberRef
 from pipeline.manifest import Manifest, Stats
+from pipeline.sample import SampleMeta
 from pipeline.store import Store
 
-SENSORS = ("s1", "s2")
+META = "json"
+Refs = Mapping[str, MemberRef]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Member:
-    """One sensor of all samples."""
+class Chips:
+    """One sample as stored."""
 
-    spec: MemberSpec
-    """How it is stored."""
-    bands: tuple[int, ...]
-    """Which of the stored bands are wanted, in order."""
+    images: Mapping[str, NDArray[Any]]
+    """By sensor: s1 float32 dB, s2 uint16; (C, H, W), of a stack (T, C, H, W)."""
+    acquired: tuple[datetime, ...]
+    """UTC of each frame of a stack; empty for a pair."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Places:
+    """Where one member of all samples lies."""
+
     offset_N: NDArray[np.int64]
     """Bytes from the start of the tar."""
     size_N: NDArray[np.int64]
@@ -48,18 +57,24 @@ class Member:
         return MemberRef(offset=int(place[0]), size=int(place[1]), crc32c=int(place[2]))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sensor:
+    """How one sensor of all samples is stored, and what of it is wanted."""
+
+    spec: MemberSpec
+    """Dtype and shape."""
+    bands: tuple[int, ...]
+    """Which of the stored bands, in order."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Pairs:
+class Samples:
     """The samples of a split; a sample id is a row number among the split's rows of the index."""
 
     store: Store
     """The data set."""
-    codec: Codec
-    """Of array members."""
-    index_sha256: str
-    """What a checkpoint knows the data by."""
-    chip_px: int
-    """Pixels. Side of a chip."""
+    known: Manifest
+    """What it is."""
     stats: Stats
     """Of the train split."""
     shards: tuple[str, ...]
@@ -68,32 +83,41 @@ class Pairs:
     """Samples of each."""
     shard_N: NDArray[np.int32]
     """Number of each sample's shard."""
-    keys: pa.StringArray
-    """Sample keys."""
-    members: Mapping[str, Member]
-    """`s1` and `s2`."""
+    rows: pa.Table
+    """The split's rows of the index."""
+    sensors: Mapping[str, Sensor]
+    """Those that are wanted."""
+    places: Mapping[str, Places]
+    """Members that are read: the sensors, and of stacks the json."""
 
     @property
     def samples(self) -> int:
         """N."""
-        return len(self.keys)
+        return len(self.shard_N)
+
+    @property
+    def frames(self) -> int | None:
+        """T of a stack; None for pairs."""
+        return self.known.members[0].shape[0] if self.known.kind == "stack" else None
 
     def key(self, sample_id: int) -> str:
         """Key of a sample."""
-        key: str = self.keys[sample_id].as_py()
+        key: str = self.rows["key"][sample_id].as_py()
         return key
 
-    def read(self, sample_id: int) -> tuple[NDArray[np.float32], NDArray[np.uint16]]:
-        """Read, check and decode one pair.
+    def shape(self, sensor: str) -> tuple[int, ...]:
+        """Shape of a sensor's chip as `read` gives it."""
+        *frames, _, height, width = self.sensors[sensor].spec.shape
+        return *frames, len(self.sensors[sensor].bands), height, width
 
-        Returns:
-            s1 (C, H, W) float32 dB and s2 (C, H, W) uint16, as stored.
+    def read(self, sample_id: int) -> Chips:
+        """Read, check and decode one sample.
 
         Raises:
             CorruptShard: the bytes are not those of the index, twice.
             SourceError: the store kept failing.
         """
-        refs = {name: self.members[name].ref(sample_id) for name in SENSORS}
+        refs = {name: places.ref(sample_id) for name, places in self.places.items()}
         # A read that was damaged on its way is good the second time; damage in the store is not.
         data = self._fetch(sample_id, refs) or self._fetch(sample_id, refs)
         if data is None:
@@ -102,13 +126,13 @@ class Pairs:
                 f"{self.key(sample_id)} at byte {start} of {self.store.url}/{self._shard(sample_id)} is missing or "
                 "not what the index promises. Copy that shard again, or remove its unit's receipt and build again."
             )
-        s1, s2 = (self._decode(name, data[name], sample_id) for name in SENSORS)
-        return s1, s2
+        images = {name: self._decode(name, data[name], sample_id) for name in self.sensors}
+        return Chips(images=images, acquired=self._acquired(data, sample_id))
 
     def _shard(self, sample_id: int) -> str:
         return self.shards[int(self.shard_N[sample_id])]
 
-    def _fetch(self, sample_id: int, refs: Mapping[str, MemberRef]) -> dict[str, bytes] | None:
+    def _fetch(self, sample_id: int, refs: Refs) -> dict[str, bytes] | None:
         """The members' bytes; None where they are not what the index promises."""
         start = min(ref.offset for ref in refs.values())
         stop = max(ref.offset + ref.size for ref in refs.values())
@@ -120,40 +144,52 @@ class Pairs:
         return parts if all(index.check(parts[name], ref) for name, ref in refs.items()) else None
 
     def _decode(self, name: str, data: bytes, sample_id: int) -> NDArray[Any]:
-        member = self.members[name]
-        array = decode_array(data, member.spec, codec=self.codec, key=self.key(sample_id))
-        return array[list(member.bands)]
+        sensor = self.sensors[name]
+        codec: Codec = self.known.codec
+        array = decode_array(data, sensor.spec, codec=codec, key=self.key(sample_id))
+        return array[..., list(sensor.bands), :, :]
+
+    def _acquired(self, data: Mapping[str, bytes], sample_id: int) -> tuple[datetime, ...]:
+        if META not in data:
+            return ()
+        return record.loads(SampleMeta, data[META], where=f"{self.key(sample_id)}.{META}").acquired
 
 
-def open_pairs(store: Store, split: str, *, s1_bands: tuple[str, ...], s2_bands: tuple[str, ...]) -> Pairs:
-    """The pairs of `split` in the finished data set at `store`.
+def open_samples(store: Store, split: str, *, kind: Kind, bands: Mapping[str, tuple[str, ...]]) -> Samples:
+    """The samples of `split` in the finished data set at `store`.
+
+    Args:
+        store: the data set.
+        split: `train` or `val`.
+        kind: what it must hold.
+        bands: wanted bands by sensor, `s1` and `s2`; a sensor without bands is not read.
 
     Raises:
-        UsageError: it is not finished, holds no pairs, or the split is empty.
+        UsageError: it is not finished, holds another kind, or the split is empty.
         BandMismatch: a wanted band is not stored.
         ContractError: manifest and index disagree.
     """
     known = manifest.load(store)
-    if known.kind != "pair" or not known.samples(split):
+    if known.kind != kind or not known.samples(split):
         raise UsageError(
-            f"{store.url} is a {known.kind} data set with {known.samples(split)} samples in {split!r}: pairs are "
-            "wanted, and at least one. Give another data set, or ingest a larger area."
+            f"{store.url} is a {known.kind} data set with {known.samples(split)} samples in {split!r}: a {kind} one is "
+            "wanted, with at least one. Give another data set, ingest with that --kind, or ingest a larger area."
         )
-    bands = {"s1": positions(known.s1_bands, s1_bands), "s2": positions(known.s2_bands, s2_bands)}
+    stored = {"s1": known.s1_bands, "s2": known.s2_bands}
+    sensors = {name: _sensor(known, name, positions(stored[name], want)) for name, want in bands.items() if want}
     table = manifest.load_index(store, known)
-    rows = table.filter(pc.equal(table["split"], split))
+    rows = table.filter(pc.equal(table["split"], split)).combine_chunks()
     shards, shard_N = _shards(known, rows, split)
-    return Pairs(
+    return Samples(
         store=store,
-        codec=known.codec,
-        index_sha256=known.index_sha256,
-        chip_px=known.chip_px,
+        known=known,
         stats=manifest.load_stats(store),
         shards=shards,
         shard_sizes=tuple(np.bincount(shard_N, minlength=len(shards)).tolist()),
         shard_N=shard_N,
-        keys=rows["key"].combine_chunks(),
-        members={name: _member(known, rows, name, bands=bands[name]) for name in SENSORS},
+        rows=rows,
+        sensors=sensors,
+        places={name: _places(rows, name) for name in (*sensors, *([META] if kind == "stack" else []))},
     )
 
 
@@ -169,9 +205,15 @@ def _shards(known: Manifest, rows: pa.Table, split: str) -> tuple[tuple[str, ...
     return tuple(names.to_pylist()), numbers
 
 
-def _member(known: Manifest, rows: pa.Table, name: str, *, bands: tuple[int, ...]) -> Member:
+def _sensor(known: Manifest, name: str, bands: tuple[int, ...]) -> Sensor:
     spec = next((spec for spec in known.members if spec.name == name), None)
-    if spec is None or f"{name}_offset" not in rows.column_names:
+    if spec is None:
         raise ContractError(f"the data set has no member {name}. It was written by something else: ingest again.")
+    return Sensor(spec=spec, bands=bands)
+
+
+def _places(rows: pa.Table, name: str) -> Places:
+    if f"{name}_offset" not in rows.column_names:
+        raise ContractError(f"the index has no member {name}. It was written by something else: ingest again.")
     offset, size, crc = (rows[f"{name}_{part}"].to_numpy() for part in ("offset", "size", "crc32c"))
-    return Member(spec=spec, bands=bands, offset_N=offset, size_N=size, crc32c_N=crc)
+    return Places(offset_N=offset, size_N=size, crc32c_N=crc)

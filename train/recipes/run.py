@@ -1,0 +1,107 @@
+"""What every run is, what follows from it by arithmetic, and what the command line may change of it."""
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+from train.models.contrastive import Mode
+from train.optim import OptimConfig, peak_lr
+from train.stream.lanes import default_lanes, divisors
+from train.stream.loader import StreamConfig
+
+R = TypeVar("R", bound="Any")
+
+
+class Run(Protocol):
+    """A recipe: a frozen dataclass that holds all that decides what a run computes."""
+
+    @property
+    def stream(self) -> StreamConfig:
+        """The data."""
+
+    @property
+    def optim(self) -> OptimConfig:
+        """Optimizer and schedule."""
+
+    @property
+    def steps(self) -> int:
+        """Length of the run."""
+
+    @property
+    def precision(self) -> str:
+        """`no` or `bf16`."""
+
+    @property
+    def seed(self) -> int:
+        """Of everything random."""
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of a sample; for CROMA of each sensor."""
+
+    @property
+    def kept_tokens(self) -> int:
+        """Those that are not hidden."""
+
+    def module(self) -> nn.Module:
+        """The model, built anew."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived:
+    """What follows from a recipe and a data set."""
+
+    parameters: int
+    """Trained numbers."""
+    tokens: int
+    """Of a sample; for CROMA of each sensor."""
+    kept_tokens: int
+    """Those that are not hidden."""
+    global_batch: int
+    """Samples of a step."""
+    lanes: int
+    """L."""
+    world_sizes: tuple[int, ...]
+    """Ranks that can share the lanes."""
+    peak_lr: float
+    """After warm-up."""
+    steps: int
+    """Of the run."""
+    samples: int
+    """In the data set's split."""
+    epochs: float
+    """Of the run."""
+
+
+def derive(run: Run, samples: int) -> Derived:
+    """What follows from `run` on a split of `samples`; no memory is taken."""
+    batch = run.stream.global_batch
+    lanes = run.stream.lanes or default_lanes(batch, samples)
+    return Derived(
+        parameters=parameters(run),
+        tokens=run.tokens,
+        kept_tokens=run.kept_tokens,
+        global_batch=batch,
+        lanes=lanes,
+        world_sizes=tuple(divisors(lanes)),
+        peak_lr=peak_lr(run.optim, batch),
+        steps=run.steps,
+        samples=samples,
+        epochs=round(run.steps * batch / samples, 2),
+    )
+
+
+def parameters(run: Run) -> int:
+    """Numbers that are trained; the model is built without memory."""
+    with torch.device("meta"):
+        return sum(parameter.numel() for parameter in run.module().parameters() if parameter.requires_grad)
+
+
+def override(run: R, *, steps: int | None, global_batch: int | None, mode: Mode | None, seed: int) -> R:
+    """`run` with what the command line asked for; None keeps the recipe's."""
+    stream = run.stream if global_batch is None else replace(run.stream, global_batch=global_batch)
+    model = run.model if mode is None else replace(run.model, mode=mode)
+    changed: R = replace(run, stream=stream, model=model, steps=run.steps if steps is None else steps, seed=seed)
+    return changed
