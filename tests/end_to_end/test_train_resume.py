@@ -2,18 +2,20 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import harness
 import pytest
 from accelerate.state import AcceleratorState
-from tiny_pairs import write_pairs
+from tiny_pairs import write_pairs, write_stacks
 
 from pipeline.store import Store
 from train import checkpoint
 from train.job import Options, fit
 from train.meter import read_rows, steady
-from train.objective import CromaObjective
-from train.recipes.croma import RECIPES, derived, override
+from train.objective import CromaObjective, SatmaeObjective
+from train.recipes import croma, satmae
+from train.recipes.run import override
 
 pytestmark = [pytest.mark.train, pytest.mark.slow]
 STEPS, EVERY = 8, 2
@@ -33,10 +35,14 @@ def _command(data: Path, out: Path, *more: str) -> list[str]:
 
 def _train_alone(data: Path, out: Path) -> None:
     """The same run with one rank, in this process: a start less to wait for."""
-    run = override(RECIPES["tiny"](), steps=STEPS, global_batch=None, seed=0)
+    _fit(override(croma.RECIPES["tiny"](), steps=STEPS, global_batch=None, mode=None, seed=0), data, out)
+
+
+def _fit(run: Any, data: Path, out: Path) -> None:
+    build = {"croma": CromaObjective, "satmae": SatmaeObjective}[run.objective]
     options = Options(data=str(data), out=str(out), resume=True, checkpoint_every=EVERY)
     try:
-        fit(run, options, objective=lambda: CromaObjective(run.model, seed=0), facts=lambda n: derived(run, n))
+        fit(run, options, objective=lambda: build(run.model, seed=0))
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -67,3 +73,16 @@ def test_killed_ranks_resume_to_the_bit_and_two_equal_one(data: Path, tmp_path: 
     alone = read_rows(Store.at(one))
     assert alone[0]["loss"] == pytest.approx(wanted[0]["loss"], rel=1e-6)
     assert alone[0]["grad_norm"] == pytest.approx(wanted[0]["grad_norm"], rel=1e-5)
+
+
+@pytest.mark.parametrize("recipe", ["tiny_group", "tiny_temporal"])
+def test_two_ranks_of_satmae_equal_one(recipe: str, data: Path, tmp_path: Path) -> None:
+    run = override(satmae.RECIPES[recipe](), steps=2, global_batch=None, mode=None, seed=0)
+    source = data if run.stream.kind == "pair" else Path(write_stacks(str(tmp_path / "data"), chip_px=120).url)
+    flags = ["--recipe", recipe, "--data", str(source), "--steps", "2", "--out", str(tmp_path / "two")]
+    harness.run(*LAUNCH, "train/satmae.py", *flags)
+    _fit(run, source, tmp_path / "one")
+    two, one = (read_rows(Store.at(tmp_path / name)) for name in ("two", "one"))
+    assert [row["batch_hash"] for row in two] == [row["batch_hash"] for row in one]
+    assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)
+    assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-5)

@@ -18,8 +18,16 @@ from train.stream.transforms import Augment
 
 pytestmark = pytest.mark.train
 SMALL: dict[str, Any] = {
-    "encoder_dim": 32, "depth": 2, "heads": 4, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2,
-    "image_px": 16, "patch": 4, "slot_dim": 8, "decoder_slot_dim": 4,
+    "encoder_dim": 32,
+    "depth": 2,
+    "heads": 4,
+    "decoder_dim": 16,
+    "decoder_depth": 1,
+    "decoder_heads": 2,
+    "image_px": 16,
+    "patch": 4,
+    "slot_dim": 8,
+    "decoder_slot_dim": 4,
 }
 OPTIM = OptimConfig(base_lr=0.3, betas=(0.9, 0.95), weight_decay=0.05, decay_tokens=True, warmup=0.1)
 RESIZED = Augment(area=(0.3, 1.0), symmetries=2)
