@@ -21,7 +21,7 @@ from golden import golden as read_golden
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from train.models import weights
+from train.models import croma_names, weights
 from train.models.blocks import patchify
 from train.models.croma import Croma, CromaConfig, reconstruction_target
 from train.models.masking import mask_from_order, take_patches
@@ -49,7 +49,7 @@ def _present() -> None:
 def _inference() -> dict[str, Tensor]:
     data = golden("inference")
     model = _inference_model()
-    released = weights.to_released(model.state_dict())
+    released = croma_names.to_released(model.state_dict())
     values = {f"state.{part}.{name}": x for part in released for name, x in released[part].items()}
     for size in data.config["sizes"]:
         with torch.no_grad():
@@ -75,7 +75,7 @@ def _inference_model() -> Croma:
             decoder_dim=32,
         )
     )
-    weights.load(model, weights.from_released(released), parts=weights.RELEASED_PARTS)
+    weights.load(model, croma_names.from_released(released), parts=croma_names.RELEASED_PARTS)
     return model.eval()
 
 
@@ -116,7 +116,7 @@ class Step:
 
     def parameters(self) -> dict[str, Tensor]:
         """By official name."""
-        return weights.to_official(
+        return croma_names.to_official(
             {
                 **dict(self.model.named_parameters()),
                 "decoder.decoder_pos_embed": torch.empty(0),
@@ -153,14 +153,14 @@ def _pretrain_model(**changes: str) -> Croma:
             **settings,
         )
     )
-    weights.load(model, weights.from_official(data.under("state.")))
+    weights.load(model, croma_names.from_official(data.under("state.")))
     return model
 
 
 def _pretrain() -> dict[str, Tensor]:
     step = Step().run()
     fresh = Croma(step.model.config).state_dict()["decoder.decoder_pos_embed"]
-    exported = weights.to_official(step.model.state_dict()) | {"decoder.decoder_pos_embed": fresh}
+    exported = croma_names.to_official(step.model.state_dict()) | {"decoder.decoder_pos_embed": fresh}
     values = {f"state.{name}": tensor for name, tensor in exported.items()}
     return values | _masks(step) | _biases(step) | _outputs(step) | _gradients(step) | _ranks() | _trajectories()
 
@@ -407,7 +407,7 @@ def test_parameter_counts(settings: dict[str, int], counts: tuple[int, ...]) -> 
     sizes = [sum(tensor.numel() for tensor in part.state_dict().values()) for part in (*parts, model.contrastive)]
     state = model.state_dict()
     trainable = sum(parameter.numel() for parameter in model.parameters())
-    released = sum(map(len, weights.to_released(state).values()))
+    released = sum(map(len, croma_names.to_released(state).values()))
     assert (*sizes, sum(x.numel() for x in state.values()), trainable, released) == counts
 
 

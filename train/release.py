@@ -1,0 +1,198 @@
+"""Weights out of a run, or out of a file, in the layout that another program reads."""
+
+import argparse
+import textwrap
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pipeline.errors import UsageError, redact
+from pipeline.store import Store
+from train import cards, checkpoint, provenance
+from train.checkpoint import Checkpoint
+from train.models import containers, croma_names, layouts, weights
+from train.models.containers import File
+from train.models.layouts import LAYOUTS, OURS, Layout
+from train.provenance import Provenance
+
+_DEFAULT_IMAGE_PX = 120
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to write, from what."""
+
+    source: str
+    """A run's folder, or a weights file; path or URL."""
+    layout: str
+    """Name of the layout to write."""
+    out: str
+    """The file to write; path or URL."""
+    step: int | None = None
+    """Of the run; None: the last finished checkpoint."""
+    image_px: int | None = None
+    """Pixels. Side of torchgeo's images; None: the recipe's, else 120."""
+    data: str | None = None
+    """Where the run's data set lies now; None: where the run found it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Source:
+    """Weights on their way."""
+
+    state: Mapping[str, Tensor]
+    """By our names."""
+    known: Provenance
+    """Their history."""
+
+
+_EXAMPLES = """\
+examples:
+  train/export.py RUN --layout safetensors --out release/model.safetensors    (writes release/README.md, too)
+  train/export.py RUN --step 2000 --layout released --out CROMA_mine.pt
+  train/export.py RUN --layout torchgeo --image-px 224 --out torchgeo_224.pt
+  train/export.py CROMA_base.pt --layout safetensors --out croma/base.safetensors
+  train/export.py s3://bucket/run --layout official --out s3://bucket/official.pt
+
+A file's layout is recognised by its keys. Nothing in a file is ever run. The same weights give the same bytes."""
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(
+        description=description,
+        epilog=f"{_table()}\n\n{_EXAMPLES}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    names = sorted({name for table in LAYOUTS.values() for name in table})
+    files = ", ".join(layouts.SUFFIXES)
+    flags.add_argument(
+        "source", metavar="RUN_OR_FILE", help=f"a run's folder, or a weights file ({files}); path or URL"
+    )
+    flags.add_argument("--layout", choices=names, required=True, help="what to write")
+    flags.add_argument("--out", required=True, metavar="FILE", help="path or URL; written over if it is there")
+    flags.add_argument("--step", type=int, help="of the run, instead of its last finished checkpoint")
+    flags.add_argument(
+        "--image-px", type=int, metavar="PX", help="layout torchgeo: its image_size (the recipe's, or 120)"
+    )
+    flags.add_argument("--data", metavar="URL", help="model card: where the run's data set lies now, if it was moved")
+    return flags
+
+
+def _table() -> str:
+    lines = [
+        f"layouts of {objective}:\n" + "\n".join(map(_line, table.values())) for objective, table in LAYOUTS.items()
+    ]
+    return "\n\n".join(lines)
+
+
+def _line(layout: Layout) -> str:
+    text = f"{' or '.join(layout.suffixes)}: {layout.about}"
+    first, rest = f"  {layout.name:<12}", " " * 14
+    return textwrap.fill(text, 100, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+
+
+def export(request: Request, say: Callable[[str], None]) -> str:
+    """Write what was asked for.
+
+    Args:
+        request: what to write, from what.
+        say: told what a person should know.
+
+    Returns:
+        One line about what was written.
+
+    Raises:
+        PretrainError: the source is no weights, the layout not the model's, or the place may not be written to.
+    """
+    out, source = File.at(request.out), _open(request, say)
+    layout = layouts.find(source.known.objective, request.layout)
+    _check_parts(source, layout)
+    _check_out(out, layout)
+    image_px = _image_px(request, layout, source, say)
+    written = _write(out, source, layout, image_px)
+    return f"{out.url}: layout {layout.name}, {written / 1e6:.1f} MB, from {source.known.origin}"
+
+
+def _write(out: File, source: Source, layout: Layout, image_px: int) -> int:
+    content = layout.to_file(source.state, image_px)
+    if layout.name != OURS:
+        data = containers.torch_bytes(content)
+        out.store.publish(out.name, data)
+        return len(data)
+    data = containers.safetensors_bytes(content, provenance.metadata(source.known))
+    out.store.publish(out.name, data)
+    out.store.publish(cards.CARD_NAME, cards.card(source.known, source.state, out.name).encode())
+    return len(data)
+
+
+def _open(request: Request, say: Callable[[str], None]) -> Source:
+    if request.source.partition("?")[0].endswith(layouts.SUFFIXES):
+        if request.step is not None or request.data is not None:
+            raise UsageError(f"{redact(request.source)} is a file: --step and --data are for runs. Leave them out.")
+        found = weights.read(request.source)
+        return Source(state=found.state, known=provenance.of_file(found.layout, found.metadata))
+    run = Store.at(request.source)
+    saved = _checkpoint(run, request.step, say)
+    known = provenance.of_run(saved, run, request.data)
+    weights.check(known.objective, saved.model, what=f"the weights of {run.url}")
+    return Source(state=saved.model, known=known)
+
+
+def _checkpoint(run: Store, step: int | None, say: Callable[[str], None]) -> Checkpoint:
+    try:
+        found = checkpoint.latest(run, say) if step is None else checkpoint.load(run, step)
+    except (FileNotFoundError, NotADirectoryError):
+        found = None
+    if found is None:
+        wanted = "finished checkpoint" if step is None else f"finished checkpoint of step {step}"
+        raise UsageError(
+            f"{run.url} holds no {wanted}; its steps are {checkpoint.steps(run)}. Give a run's folder and one of its "
+            f"steps, or a weights file ({', '.join(layouts.SUFFIXES)})."
+        )
+    return found
+
+
+def _check_parts(source: Source, layout: Layout) -> None:
+    lacking = {*layout.parts} - {*map(croma_names.part, source.state)}
+    if lacking:
+        raise UsageError(
+            f"layout {layout.name} has {sorted(lacking)}, which {source.known.origin} lacks. Choose another layout, or "
+            "a source that holds the whole pretraining model."
+        )
+
+
+def _check_out(out: File, layout: Layout) -> None:
+    """Refuse a name that would not be read back, and to write over somebody's own README."""
+    if not out.name.endswith(layout.suffixes):
+        raise UsageError(
+            f"layout {layout.name} is written to {' or '.join(layout.suffixes)}, not to {out.url}. Rename it."
+        )
+    if layout.name != OURS or not out.store.exists(cards.CARD_NAME):
+        return
+    if not out.store.read(cards.CARD_NAME).startswith(cards.MARK.encode()):
+        raise UsageError(
+            f"{out.store.url} has a {cards.CARD_NAME} that is no model card. Choose --out in a folder of its own."
+        )
+
+
+def _image_px(request: Request, layout: Layout, source: Source, say: Callable[[str], None]) -> int:
+    """Pixels of torchgeo's images; what the readers of a published layout take for granted is checked on the way."""
+    model = provenance.section(source.known.recipe, "model")
+    assumed = {"heads": croma_names.HEADS, "patch": croma_names.PATCH}
+    other = {name: model[name] for name, value in assumed.items() if model.get(name, value) != value}
+    what = f"this model has {other}, but the published readers of layout {layout.name} always take {assumed}"
+    if layout.name == "torchgeo" and other:
+        raise UsageError(f"{what}. Choose layout {OURS}, or train with these.")
+    if layout.name == "released" and other:
+        say(f"{what}: they would compute something else.")
+    if layout.name != "torchgeo" and request.image_px is not None:
+        raise UsageError(f"layout {layout.name} does not depend on the image: leave --image-px out.")
+    image_px = request.image_px or int(model.get("image_px", _DEFAULT_IMAGE_PX))
+    if image_px < 1 or image_px % croma_names.PATCH:
+        raise UsageError(
+            f"--image-px {image_px} is no whole number of patches of {croma_names.PATCH} px. Give a multiple."
+        )
+    return image_px
