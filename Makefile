@@ -5,10 +5,11 @@ SHELL := /bin/bash
 export PYTHONDONTWRITEBYTECODE :=
 PY := .venv/bin/python
 READY := .venv/.ready
+ORACLE := .venv-oracle
 EXTRA ?= dev
 RUN ?= runs/demo
 
-.PHONY: help setup demo test check soak wall clean
+.PHONY: help setup demo test check soak wall oracle clean
 
 help:  ## print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -41,5 +42,16 @@ soak: $(READY)  ## the long versions of the fault tests
 wall: $(READY)  ## install each side alone in its own environment and run its tests: neither needs the other
 	examples/wall.sh
 
+oracle: $(ORACLE)/.ready  ## create .venv-oracle with torchgeo, which the tests compare with (1.3 GB; nothing happens when it is up to date)
+
+# torch and torchvision in one resolve: they fit in pairs only.
+$(ORACLE)/.ready: tests/oracles/constraints.txt
+	python3 -m venv $(ORACLE)
+	$(ORACLE)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(ORACLE)/bin/uv pip install --quiet --python $(ORACLE)/bin/python \
+	    -r tests/oracles/constraints.txt \
+	  || $(ORACLE)/bin/python -m pip install --quiet -r tests/oracles/constraints.txt
+	@touch $@
+
 clean:  ## remove what make made
-	rm -rf .venv runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv $(ORACLE) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
