@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import UsageError, redact
 from pipeline.store import Store
 from train import cards, checkpoint, provenance
@@ -109,9 +110,11 @@ def export(request: Request, say: Callable[[str], None]) -> str:
     """
     out, source = File.at(request.out), _open(request, say)
     layout = layouts.find(source.known.objective, request.layout)
+    weights.check(layout.objective, source.state, what=f"the weights of {redact(request.source)}")
     _check_parts(source, layout)
+    _check_readers(source, layout, say)
     _check_out(out, layout)
-    image_px = _image_px(request, layout, source, say)
+    image_px = _image_px(request, source)
     written = _write(out, source, layout, image_px)
     return f"{out.url}: layout {layout.name}, {written / 1e6:.1f} MB, from {source.known.origin}"
 
@@ -137,7 +140,6 @@ def _open(request: Request, say: Callable[[str], None]) -> Source:
     run = Store.at(request.source)
     saved = _checkpoint(run, request.step, say)
     known = provenance.of_run(saved, run, request.data)
-    weights.check(known.objective, saved.model, what=f"the weights of {run.url}")
     return Source(state=saved.model, known=known)
 
 
@@ -178,20 +180,33 @@ def _check_out(out: File, layout: Layout) -> None:
         )
 
 
-def _image_px(request: Request, layout: Layout, source: Source, say: Callable[[str], None]) -> int:
-    """Pixels of torchgeo's images; what the readers of a published layout take for granted is checked on the way."""
+def _check_readers(source: Source, layout: Layout, say: Callable[[str], None]) -> None:
+    """What the published readers take for granted: torchgeo's would fail, others compute something else."""
     model = provenance.section(source.known.recipe, "model")
     assumed = {"heads": croma_names.HEADS, "patch": croma_names.PATCH}
     other = {name: model[name] for name, value in assumed.items() if model.get(name, value) != value}
     what = f"this model has {other}, but the published readers of layout {layout.name} always take {assumed}"
-    if layout.name == "torchgeo" and other:
-        raise UsageError(f"{what}. Choose layout {OURS}, or train with these.")
     if layout.name == "released" and other:
         say(f"{what}: they would compute something else.")
-    if layout.name != "torchgeo" and request.image_px is not None:
-        raise UsageError(f"layout {layout.name} does not depend on the image: leave --image-px out.")
-    image_px = request.image_px or int(model.get("image_px", _DEFAULT_IMAGE_PX))
-    if image_px < 1 or image_px % croma_names.PATCH:
+    if layout.name != "torchgeo":
+        return
+    if other:
+        raise UsageError(f"{what}. Choose layout {OURS}, or train with these.")
+    config = weights.config_of(source.state)
+    if (config.sar_bands, config.optical_bands) != (len(S1_NAMES), len(S2_NAMES)):
+        raise UsageError(
+            f"this model has {config.sar_bands} + {config.optical_bands} bands, but torchgeo's CROMA always takes "
+            f"{len(S1_NAMES)} + {len(S2_NAMES)}. Choose layout {OURS}."
+        )
+
+
+def _image_px(request: Request, source: Source) -> int:
+    """Pixels of torchgeo's images."""
+    if request.layout != "torchgeo" and request.image_px is not None:
+        raise UsageError(f"layout {request.layout} does not depend on the image: leave --image-px out.")
+    in_recipe = provenance.section(source.known.recipe, "model").get("image_px", _DEFAULT_IMAGE_PX)
+    image_px = int(in_recipe) if request.image_px is None else request.image_px
+    if image_px < 1 or (request.layout == "torchgeo" and image_px % croma_names.PATCH):
         raise UsageError(
             f"--image-px {image_px} is no whole number of patches of {croma_names.PATCH} px. Give a multiple."
         )

@@ -191,6 +191,11 @@ def test_readers_with_other_heads_are_not_misled(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"\{'heads': 4\}.*'heads': 16"):
         _export(run, "torchgeo", tmp_path / "a.pt")
     assert "something else" in _export(run, "released", tmp_path / "a.pt")
+    for changes, message in (({"encoder_dim": 24}, "width 24.*16 heads"), ({"optical_bands": 3}, r"2 \+ 3 bands")):
+        other = CromaConfig(**{**record.to_json(CONFIG), "heads": 8, **changes})
+        source = _save(tmp_path / message, _croma(0, other))
+        with pytest.raises(UsageError, match=message):
+            _export(source, "torchgeo", tmp_path / "a.pt")
 
 
 def test_torchgeo_is_of_one_image_size(run: str, tmp_path: Path) -> None:
@@ -211,8 +216,13 @@ def test_torchgeo_is_of_one_image_size(run: str, tmp_path: Path) -> None:
 def test_what_cannot_be_is_told(run: str, tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("my own words")
     (tmp_path / "bare.pt").write_bytes(b"no weights")
+    foreign = _save(tmp_path / "foreign", {}, objective="itr")
+    broken = _save(tmp_path / "broken", {"weight": torch.zeros(1)})
     _export(run, "released", tmp_path / "five.pt")
     cases = (
+        ({"source": foreign}, r"objective 'itr' has no layouts.*croma"),
+        ({"source": broken}, "first: contrastive.*first: weight"),
+        ({"image_px": 0, "layout": "torchgeo"}, "--image-px 0"),
         ({"source": str(tmp_path / "nowhere")}, "holds no finished checkpoint"),
         ({"source": str(tmp_path / "README.md")}, "holds no finished checkpoint"),
         ({"source": str(tmp_path / "nowhere.pt")}, "there is no file"),

@@ -21,6 +21,8 @@ pytestmark = pytest.mark.train
 
 CONFIG = CromaConfig(encoder_dim=16, depth=3, heads=2, image_px=32, decoder_dim=16, decoder_heads=2)
 GOLDEN = Path(os.environ.get("GOLDEN_DIR", Path(__file__).resolve().parents[3] / "shared" / "golden")) / "satmae"
+DEEP = (600_000).to_bytes(8, "little") + b'{"a":' * 100_000 + b" " * 100_000
+"""A header that no recursive parser survives."""
 State = dict[str, torch.Tensor]
 
 
@@ -197,7 +199,7 @@ def test_a_file_of_something_else_is_one_error(content: Any, message: str, tmp_p
 
 
 def test_a_foreign_header_is_one_error(tmp_path: Path) -> None:
-    for data in (b"", b"\x80\x02}q\x00.", b"\xff" * 8 + b"{", b"\x10" + b"\0" * 7 + b"{not json at all"):
+    for data in (b"", b"\x80\x02}q\x00.", b"\xff" * 8 + b"{", b"\x10" + b"\0" * 7 + b"{not json at all", DEEP):
         with pytest.raises(ContractError, match="foreign"):
             _read(tmp_path / "foreign.safetensors", data)
     with pytest.raises(UsageError, match="there is no file"):
