@@ -26,6 +26,16 @@ _SATMAE_LOADING = """\
 from safetensors.torch import load_file
 
 model.load_state_dict(load_file("{name}"))  # a SatMAE of the same size: the names are the official ones"""
+_STRETCH = "Each band is stretched by two sigma: `x = clip((value - (mean - 2 std)) / (4 std), 0, 1)`"
+_SCALES = {
+    "two_sigma": f"{_STRETCH}; missing pixels become 0.5.",
+    "uint8": f"{_STRETCH}, truncated to multiples of 1/255; missing pixels become 0.5.",
+    "standard": "Each band is standardised: `x = (value - mean) / std`; missing pixels become 0.",
+}
+_STORED = (
+    "Values are as stored: `s1` dB, `s2` digital numbers (reflectance x 10,000, without the offset of processing "
+    "baseline 04.00)."
+)
 _LICENCE = (
     "The code is Apache-2.0. These weights have no licence until their owner writes one here; converted ones keep the "
     "licence of the file they came from. Trained on modified Copernicus Sentinel data."
@@ -69,11 +79,9 @@ def _input(provenance: Provenance) -> str:
     known = [sensor for sensor in SENSORS if bands(provenance.recipe, sensor)]
     if not known:
         return "Bands and normalisation are unknown: the weights came without a recipe."
-    return "\n\n".join(_sensor(provenance, sensor) for sensor in known) + (
-        "\n\nEach band is stretched by two sigma: `x = clip((value - (mean - 2 std)) / (4 std), 0, 1)`; missing pixels "
-        "become 0.5. Values are as stored: `s1` dB, `s2` digital numbers (reflectance x 10,000, without the offset of "
-        "processing baseline 04.00)."
-    )
+    sensors = "\n\n".join(_sensor(provenance, sensor) for sensor in known)
+    scale = str(section(provenance.recipe, "stream").get("scale", "two_sigma"))
+    return f"{sensors}\n\n{_SCALES[scale]} {_STORED}"
 
 
 def _sensor(provenance: Provenance, sensor: str) -> str:

@@ -17,7 +17,7 @@ from pipeline.store import Store
 from train.checkpoint import Checkpoint
 from train.models.layouts import Layout
 from train.resume import RUN_NAME
-from train.stream.transforms import Constants, constants
+from train.stream.normalise import Constants, constants
 
 SENSORS = ("s1", "s2")
 
