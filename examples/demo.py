@@ -56,10 +56,10 @@ def main() -> None:
              ROOT / "train/croma.py", "--recipe", "tiny", "--data", data, "--out", model,
              "--steps", STEPS, "--checkpoint-every", CHECKPOINT_EVERY)  # fmt: skip
     say(3, f"CROMA on two CPU ranks, killed with SIGKILL after step {KILL_AFTER}")
-    call_and_kill(*train, "--resume", when=lambda: committed(model) >= KILL_AFTER)
+    killed = call_and_kill(*train, "--resume", when=lambda: committed(model) >= KILL_AFTER)
     say(4, "resumed from its last checkpoint, to the bit")
     call(*train, "--resume")
-    report(run, time.monotonic() - started_s)
+    report(run, time.monotonic() - started_s, killed=killed)
 
 
 def say(number: int, what: str) -> None:
@@ -75,11 +75,11 @@ def call(*command: object) -> None:
         sys.exit(code)
 
 
-def call_and_kill(*command: object, when: Any) -> None:
-    """Run a command in a session of its own and kill the session as soon as `when` holds."""
+def call_and_kill(*command: object, when: Any) -> bool:
+    """Run a command in a session of its own and kill the session as soon as `when` holds; whether it was killed."""
     if when():
         console.print("[dim]it came further than that before: not killed again[/dim]")
-        return
+        return False
     console.print(f"[dim]$ {shown(command)}   # then kill -9[/dim]")
     process = subprocess.Popen([str(part) for part in command], start_new_session=True, env=environment())
     try:
@@ -92,6 +92,7 @@ def call_and_kill(*command: object, when: Any) -> None:
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             console.print("[red]killed[/red]")
+    return process.returncode == -signal.SIGKILL
 
 
 def environment() -> dict[str, str]:
@@ -110,7 +111,7 @@ def committed(model: Path) -> int:
     return max((int(path.parent.name.rpartition("-")[2]) for path in model.glob("step-*/COMMIT.json")), default=0)
 
 
-def report(run: Path, seconds: float) -> None:
+def report(run: Path, seconds: float, *, killed: bool) -> None:
     """Print what was made, where it lies, and what to try next."""
     manifest = json.loads((run / "data/manifest.json").read_text())
     rows = [json.loads(line) for line in (run / "croma/metrics.jsonl").read_text().splitlines()]
@@ -126,7 +127,7 @@ def report(run: Path, seconds: float) -> None:
         "accepted": accepted,
         "rejected": ", ".join(f"{count} {reason}" for reason, count in counts.items()) or "none",
         "shards": f"{len(manifest['shards'])} ({size / 1e6:.1f} MB)",
-        "steps": f"{steps[-1]['step']}, killed after {KILL_AFTER} and resumed",
+        "steps": f"{steps[-1]['step']}" + (f", killed after {KILL_AFTER} and resumed" if killed else ""),
         "loss": f"{before:.3f} before, {after:.3f} after (means of {ends} steps)",
         "samples/s": f"{sorted(row['samples_per_s'] for row in steps)[len(steps) // 2]:.0f} (median)",
         "cube": run / "data/cube.zarr",

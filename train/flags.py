@@ -35,6 +35,11 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     )
     flags.add_argument("--seed", type=int, default=0, help="of first weights, order, augmentation and masks (0)")
     flags.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
+    flags.add_argument(
+        "--init",
+        metavar="FILE",
+        help="begin with these weights, of any layout that train/export.py writes; what they lack begins anew",
+    )
     flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     return flags

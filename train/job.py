@@ -43,6 +43,8 @@ class Options:
     """Steps."""
     threads: int = 4
     """Readers of each rank."""
+    init: str | None = None
+    """URL of weights of any published layout to begin with; not looked at when a checkpoint is there."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -68,13 +70,8 @@ class Job:
     """The samples."""
     plan: LanePlan
     """Their order."""
-    found: Checkpoint | None
-    """Where to go on; None: at the beginning."""
-
-    @property
-    def first_step(self) -> int:
-        """Steps that are done already."""
-        return 0 if self.found is None else self.found.step
+    first_step: int
+    """Steps that are done already."""
 
 
 def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) -> None:
@@ -90,11 +87,10 @@ def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) ->
     """
     accelerator = ranks.start(recipe.precision)
     try:
-        job = ranks.together(accelerator, lambda: _open(recipe, options, accelerator))
-        _check_ranks(job)
-        _begin(job, facts=record.to_json(derive(recipe, job.samples.samples)))
-        if job.first_step < recipe.steps:
-            _run(job, objective)
+        job, trainee = _prepare(recipe, options, accelerator, objective)
+        if trainee is not None:
+            with trainee.loader:
+                _run(job, trainee)
         job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
     finally:
         accelerator.end_training()
@@ -106,7 +102,17 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: version(name) for name in names}}
 
 
-def _open(recipe: Run, options: Options, accelerator: Accelerator) -> Job:
+def _prepare(
+    recipe: Run, options: Options, accelerator: Accelerator, objective: Callable[[], Objective]
+) -> tuple[Job, loop.Trainee | None]:
+    """What runs, checked on all ranks; no trainee where nothing is left to do. A checkpoint's tensors end here."""
+    job, found = ranks.together(accelerator, lambda: _open(recipe, options, accelerator))
+    _check_ranks(job)
+    _begin(job, facts=record.to_json(derive(recipe, job.samples.samples)))
+    return job, None if job.first_step >= recipe.steps else _trainee(job, found, objective)
+
+
+def _open(recipe: Run, options: Options, accelerator: Accelerator) -> tuple[Job, Checkpoint | None]:
     reporter, stream = Reporter(speaks=accelerator.is_main_process), recipe.stream
     out, data = Store.at(options.out), Store.at(options.data)
     samples = open_samples(data, stream.split, kind=stream.kind, bands=stream.bands)
@@ -124,7 +130,7 @@ def _open(recipe: Run, options: Options, accelerator: Accelerator) -> Job:
     if found is not None:
         state = resume.stream_state(plan, samples.known.index_sha256, found.step)
         resume.check_same(found, recipe, state, where=out.url)
-    return Job(
+    job = Job(
         recipe=recipe,
         options=options,
         accelerator=accelerator,
@@ -132,8 +138,9 @@ def _open(recipe: Run, options: Options, accelerator: Accelerator) -> Job:
         out=out,
         samples=samples,
         plan=plan,
-        found=found,
+        first_step=0 if found is None else found.step,
     )
+    return job, found
 
 
 def _check_ranks(job: Job) -> None:
@@ -147,42 +154,45 @@ def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
     job.reporter.facts({**where, **facts})
     written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
-    if job.accelerator.is_main_process and job.found is None:
+    if job.accelerator.is_main_process and job.first_step == 0:
         job.out.publish(resume.RUN_NAME, record.dumps(written))
 
 
-def _run(job: Job, objective: Callable[[], Objective]) -> None:
+def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objective]) -> loop.Trainee:
+    torch.manual_seed(job.recipe.seed)
+    built = objective()
+    if found is not None:
+        weights.load(built.module, found.model)
+    elif job.options.init is not None:
+        init = job.options.init
+        ranks.together(job.accelerator, lambda: weights.initial(built.module, init))
+    wrapped = loop.prepare(job.accelerator, built)
+    optimizer = adamw(built.module, job.recipe.optim)
+    if found is not None:
+        load_optimizer(optimizer, built.module, found.optimizer)
+    return loop.Trainee(
+        accelerator=job.accelerator, objective=built, wrapped=wrapped, optimizer=optimizer, loader=_loader(job)
+    )
+
+
+def _loader(job: Job) -> Loader:
     share = Share(
         rank=job.accelerator.process_index,
         world_size=job.accelerator.num_processes,
         device=job.accelerator.device,
         threads=job.options.threads,
     )
-    loader = Loader(
-        job.samples, job.plan, job.recipe.stream, share=share, samples_consumed=job.first_step * job.plan.global_batch
-    )
-    with loader:
-        trainee = _build(job, objective, loader)
-        meter = ranks.together(job.accelerator, lambda: _meter(job))
-        if meter is None:
-            _loop(job, trainee, meter)
-            return
-        with closing(meter):
-            _loop(job, trainee, meter)
+    done = job.first_step * job.plan.global_batch
+    return Loader(job.samples, job.plan, job.recipe.stream, share=share, samples_consumed=done)
 
 
-def _build(job: Job, objective: Callable[[], Objective], loader: Loader) -> loop.Trainee:
-    torch.manual_seed(job.recipe.seed)
-    built = objective()
-    if job.found is not None:
-        weights.load(built.module, job.found.model)
-    wrapped = loop.prepare(job.accelerator, built)
-    optimizer = adamw(built.module, job.recipe.optim)
-    if job.found is not None:
-        load_optimizer(optimizer, built.module, job.found.optimizer)
-    return loop.Trainee(
-        accelerator=job.accelerator, objective=built, wrapped=wrapped, optimizer=optimizer, loader=loader
-    )
+def _run(job: Job, trainee: loop.Trainee) -> None:
+    meter = ranks.together(job.accelerator, lambda: _meter(job))
+    if meter is None:
+        _loop(job, trainee, meter)
+        return
+    with closing(meter):
+        _loop(job, trainee, meter)
 
 
 def _meter(job: Job) -> Meter | None:

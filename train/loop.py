@@ -80,23 +80,33 @@ def train(
     Args:
         trainee: is changed.
         schedule: from where to where.
-        report: called on every rank after each step.
+        report: called on every rank after each step; where it fails, all ranks stop before they learn anything more.
         save: called on every rank with the steps done and the state behind them, every so many steps and at the end.
 
     Raises:
         StreamError: a loss or a gradient is not finite; nothing was updated with it.
         PretrainError: a batch could not be read, or a checkpoint not be written, on any rank.
     """
+    error: PretrainError | None = None
     for done in range(schedule.first_step + 1, schedule.steps + 1):
-        row, state = _step(trainee, schedule, done)
-        report(row)
+        row, state = _step(trainee, schedule, done, error)
+        error = _error_of(lambda row=row: report(row))  # type: ignore[misc]
         if done % schedule.checkpoint_every == 0 or done == schedule.steps:
+            ranks.fail_together(trainee.accelerator, error)
             ranks.together(trainee.accelerator, lambda done=done, state=state: save(done, state))  # type: ignore[misc]
 
 
-def _step(trainee: Trainee, schedule: Schedule, done: int) -> tuple[Row, StreamState]:
+def _error_of(action: Callable[[], None]) -> PretrainError | None:
+    try:
+        action()
+    except PretrainError as error:
+        return error
+    return None
+
+
+def _step(trainee: Trainee, schedule: Schedule, done: int, error: PretrainError | None) -> tuple[Row, StreamState]:
     began_s = time.perf_counter()
-    batch, state, batch_hash = _next(trainee)
+    batch, state, batch_hash = _next(trainee, error)
     waited_s = time.perf_counter() - began_s
     rate = schedule.lr(state.samples_consumed)
     losses = _backward(trainee, batch)
@@ -120,15 +130,15 @@ def _step(trainee: Trainee, schedule: Schedule, done: int) -> tuple[Row, StreamS
     return row, state
 
 
-def _next(trainee: Trainee) -> tuple[Batch, StreamState, str]:
-    """The next batch, once all ranks have theirs, and the hash of the global batch."""
-    error: PretrainError | None = None
+def _next(trainee: Trainee, error: PretrainError | None) -> tuple[Batch, StreamState, str]:
+    """The next batch, once all ranks have theirs, and the hash of the global batch; `error` is of the last step."""
     hashes_B = torch.zeros(0, dtype=torch.int64)
-    try:
-        batch, state = next(trainee.loader)
-        hashes_B = hash64(0, batch.epochs_B, batch.sample_ids_B, purpose="batch")
-    except PretrainError as caught:
-        error = caught
+    if error is None:
+        try:
+            batch, state = next(trainee.loader)
+            hashes_B = hash64(0, batch.epochs_B, batch.sample_ids_B, purpose="batch")
+        except PretrainError as caught:
+            error = caught
     total, failed = ranks.sum_hashes(trainee.accelerator, hashes_B, failed=error is not None)
     if failed:
         ranks.fail_together(trainee.accelerator, error)

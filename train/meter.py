@@ -69,6 +69,8 @@ class Meter:
         self._store = store
         self._lines = [_line(row) for row in kept]
         self._board = Board(Path(store.path(BOARD_NAME)), resumed_step, say) if store.is_local else None
+        if self._board is None:
+            say(f"TensorBoard writes to local folders only: {METRICS_NAME} in {store.url} is all there is.")
         self._file: TextIO | None = None
         self.publish()
         if store.is_local:

@@ -10,15 +10,15 @@ import torch
 from torch import nn
 
 from pipeline.bands import S1_NAMES, S2_NAMES
-from pipeline.errors import CorruptShard, PretrainError, StreamError, UsageError
+from pipeline.errors import CorruptShard, PretrainError, SourceError, StreamError, UsageError
 from pipeline.store import Store
 from train import checkpoint, croma, flags, ranks
 from train.batch import Batch, Losses
 from train.job import Options, fit
-from train.meter import read_rows, steady
+from train.meter import Meter, read_rows, steady
 from train.models.croma import CromaConfig
 from train.objective import CromaObjective
-from train.optim import OptimConfig
+from train.optim import OptimConfig, lr_at, peak_lr
 from train.recipes.croma import CromaRun
 from train.stream.loader import StreamConfig
 
@@ -210,3 +210,126 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr("sys.argv", ["croma.py", "--recipe", "tiny", "--data", "x", "--out", "y"])
     assert croma.main() == 130
     assert capsys.readouterr().err == "interrupted: the same command with --resume goes on from the last checkpoint\n"
+
+
+class Watching(CromaObjective):
+    """Remembers the weights before the first step, and the noise of each batch."""
+
+    def __init__(self, seen: list[dict[str, torch.Tensor]]) -> None:
+        super().__init__(MODEL, seed=0)
+        self._seen = seen
+
+    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
+        if not self._seen:
+            self._seen.append({name: x.clone() for name, x in self.module.state_dict().items()})
+        return super().losses(wrapped, batch)
+
+
+def first_weights(data: Store, out: str, run: CromaRun = RUN, **options: object) -> dict[str, torch.Tensor]:
+    seen: list[dict[str, torch.Tensor]] = []
+    train(data, out, dataclasses.replace(run, steps=1), make=lambda: Watching(seen), **options)
+    return seen[0]
+
+
+def same(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_first_weights_follow_the_seed(pairs: Store) -> None:
+    found = [
+        first_weights(pairs, f"memory://loop-seed-{number}", dataclasses.replace(RUN, seed=seed))
+        for number, seed in enumerate((3, 3, 4))
+    ]
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2])
+
+
+def test_a_run_may_begin_with_given_weights(calm: Store, pairs: Store) -> None:
+    file = f"{calm.url}/{checkpoint.folder(RUN.steps)}/{checkpoint.MODEL_NAME}"
+    wanted = checkpoint.load(calm, RUN.steps).model
+    assert same(first_weights(pairs, "memory://loop-init", init=file), dict(wanted))
+    with pytest.raises(PretrainError, match="nowhere"):
+        train(pairs, "memory://loop-init-none", init="nowhere.safetensors")
+
+
+def test_a_checkpoint_comes_before_given_weights(calm: Store, pairs: Store, tmp_path: Path) -> None:
+    out = Store.at(str(tmp_path / "run"))
+    with pytest.raises(Killed):
+        train(pairs, out.url, make=lambda: Failing(7), checkpoint_every=3)
+    train(pairs, out.url, resume=True, init="nowhere.safetensors", checkpoint_every=3)
+    assert files(out) == files(calm)
+
+
+def test_the_rate_and_the_clipped_gradient_are_what_is_applied(
+    pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    applied, real = [], torch.optim.AdamW.step
+
+    def step(optimizer: torch.optim.AdamW, *call: object) -> object:
+        gradients = [p.grad for group in optimizer.param_groups for p in group["params"]]
+        applied.append((optimizer.param_groups[0]["lr"], torch.nn.utils.get_total_norm(gradients).item()))
+        return real(optimizer, *call)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    run = dataclasses.replace(RUN, optim=dataclasses.replace(RUN.optim, grad_clip=0.01))
+    train(pairs, str(tmp_path / "run"), run)
+    for row, (rate, norm) in zip(read_rows(Store.at(str(tmp_path / "run"))), applied, strict=True):
+        peak = peak_lr(run.optim, 5)
+        assert rate == row["lr"] == lr_at(row["samples"], total=60, peak=peak, config=run.optim)
+        assert norm == pytest.approx(0.01, rel=1e-3)
+        assert row["grad_norm"] > 0.01
+
+
+def test_rows_are_readable_before_a_checkpoint_counts(pairs: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = Store.at("memory://loop-rows-first")
+    real, known = checkpoint.save, []
+
+    def save(store: Store, made: checkpoint.Checkpoint) -> None:
+        known.append((made.step, len(read_rows(store))))
+        real(store, made)
+
+    monkeypatch.setattr(checkpoint, "save", save)
+    train(pairs, out.url, checkpoint_every=4)
+    assert known == [(4, 4), (8, 8), (12, 12)]
+
+
+def test_a_full_disk_under_the_rows_stops_the_run(
+    pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def write(self: Meter, row: object) -> None:
+        written.append(row)
+        if len(written) == 3:
+            raise SourceError("metrics.jsonl failed: no space left")
+
+    monkeypatch.setattr(Meter, "write", write)
+    with pytest.raises(SourceError, match="no space"):
+        train(pairs, str(tmp_path / "run"), checkpoint_every=12)
+    assert len(written) == 3
+    assert not checkpoint.steps(Store.at(str(tmp_path / "run")))
+
+
+def test_masks_of_the_two_sensors_are_independent(pairs: Store) -> None:
+    noises = []
+
+    def wrapped(*_: object, noise_s1_BL: torch.Tensor, noise_s2_BL: torch.Tensor) -> None:
+        noises.extend((noise_s1_BL, noise_s2_BL))
+
+    zeros = torch.zeros(3, dtype=torch.int64)
+    batch = Batch(
+        images=dict.fromkeys(("s1", "s2"), zeros), dates_BT3=None, keys=(), sample_ids_B=zeros + 5, epochs_B=zeros
+    )
+    CromaObjective(MODEL, seed=0).losses(wrapped, batch)
+    s1, s2 = noises
+    assert torch.equal(s1[0], s1[1])
+    assert abs(torch.corrcoef(torch.stack((s1[0], s2[0])))[0, 1]) < 0.9
+    assert not torch.equal(s1, s2)
+
+
+def test_ranks_that_differ_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    ranks.start("no")
+    ranks.check_equal(("recipe", 1))
+    monkeypatch.setattr(ranks, "gather_object", lambda mine: [*mine, "('recipe', 2)"])
+    with pytest.raises(StreamError, match="rank 1 has"):
+        ranks.check_equal(("recipe", 1))

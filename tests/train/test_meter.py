@@ -141,3 +141,28 @@ def test_a_terminal_gets_one_line() -> None:
     reporter.end()
     assert "loss 0.3333" in text.getvalue()
     assert "\n\n" not in text.getvalue()
+
+
+def test_curves_of_a_resumed_run_have_each_step_once(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    store = Store.at(str(tmp_path))
+    for done, steps in ((0, range(1, 6)), (3, range(4, 7))):
+        lines = meter(store, done)
+        for step in steps:
+            lines.write(row(step, loss=float(10 * done + step)))
+        lines.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    assert [(one.step, one.value) for one in events.Scalars("loss")] == [
+        *((n, n) for n in (1, 2, 3)),
+        (4, 34),
+        (5, 35),
+        (6, 36),
+    ]
+
+
+def test_a_store_without_curves_says_so() -> None:
+    said: list[str] = []
+    Meter(Store.at("memory://meter-no-curves"), resumed_step=0, say=said.append).close()
+    assert len(said) == 1
+    assert "TensorBoard" in said[0]
