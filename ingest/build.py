@@ -11,11 +11,11 @@ from typing import Protocol
 
 from ingest import cube, planfile, receipt, shards, units
 from ingest.assemble import assemble
+from ingest.assemble_stack import assemble_stacks
 from ingest.plan import IngestPlan, Unit
 from ingest.planner import make_plan
 from ingest.request import Request
 from pipeline import manifest
-from pipeline.codec import Codec
 from pipeline.errors import UsageError
 from pipeline.manifest import MANIFEST_NAME, Manifest
 from pipeline.store import Store
@@ -61,7 +61,7 @@ def build(
         progress: told what happens.
 
     Raises:
-        UsageError: the request has no pair, or `out` holds another data set.
+        UsageError: the request has no chip, or `out` holds another data set.
         SourceError: a catalog or an asset failed; what was finished is kept.
     """
     store = Store.at(out)
@@ -99,7 +99,7 @@ def open_plan(store: Store, request: Request) -> IngestPlan:
     """The plan that `store` holds, or a new one, kept there: the catalog is asked once.
 
     Raises:
-        UsageError: `store` holds the plan of another request, or the request has no pair.
+        UsageError: `store` holds the plan of another request, or the request has no chip.
     """
     if store.exists(planfile.PLAN_NAME):
         plan = planfile.from_parquet(store.read(planfile.PLAN_NAME))
@@ -126,11 +126,11 @@ def explain(plan: IngestPlan) -> str:
 
 def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fingerprint: str) -> UnitDone:
     """One unit's pixels → its rows of the cube, its shards, its receipt: a pure function of the plan and the pixels."""
-    made = list(assemble(unit, request, with_label=with_label))
+    make = assemble if request.kind == "pair" else assemble_stacks
+    made = list(make(unit, request, with_label=with_label))
     with store.telling(cube.CUBE_NAME):
         cube.write_unit(store, unit, made)
-    codec: Codec = request.codec
-    done = shards.write_unit(store, unit, made, codec=codec, fingerprint=fingerprint)
+    done = shards.write_unit(store, unit, made, request=request, fingerprint=fingerprint)
     receipt.publish(store, done)
     return UnitDone(
         unit_id=unit.unit_id,

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import shapely
 
 from ingest.grid import footprints
-from ingest.plan import IngestPlan
+from ingest.plan import IngestPlan, PairTask, Task, anchor, scene_ids
 from ingest.receipt import Outcome
 
 NAME = "chips.parquet"
@@ -36,10 +36,10 @@ def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
         "key": [task.key for task in tasks] + empty,
         "split": [task.split for task in tasks] + empty,
         "group": [task.group for task in tasks] + empty,
-        "s2_id": [task.s2.scene_id for task in tasks] + empty,
-        "s1_id": [task.s1.scene_id for task in tasks] + empty,
-        "datetime": [task.s2.acquired for task in tasks] + empty,
-        "gap_hours": [task.gap_hours for task in tasks] + empty,
+        "s2_id": [_s2_ids(task) for task in tasks] + empty,
+        "s1_id": [task.s1.scene_id if isinstance(task, PairTask) else None for task in tasks] + empty,
+        "datetime": [anchor(task).acquired for task in tasks] + empty,
+        "gap_hours": [task.gap_hours if isinstance(task, PairTask) else None for task in tasks] + empty,
         "valid_fraction": [outcome.valid_fraction for outcome in outcomes] + empty,
         "cloud_fraction": [outcome.cloud_fraction for outcome in outcomes] + empty,
         "geometry": shapely.to_wkb(footprints(cells)).tolist(),
@@ -48,6 +48,11 @@ def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
     buffer = io.BytesIO()
     pq.write_table(table.replace_schema_metadata({b"geo": json.dumps(_GEO).encode()}), buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def _s2_ids(task: Task) -> str:
+    """The S2 scene of a pair; all candidates of a stack."""
+    return task.s2.scene_id if isinstance(task, PairTask) else " ".join(scene_ids(task))
 
 
 _TYPES = {

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.errors import PretrainError
+from pipeline.errors import PretrainError, UsageError
 
 if TYPE_CHECKING:
     from ingest.plan import IngestPlan
@@ -26,6 +26,13 @@ class Grid(StrEnum):
     utm = "utm"
     aoi = "aoi"
     scene = "scene"
+
+
+class Kind(StrEnum):
+    """What a sample is."""
+
+    pair = "pair"
+    stack = "stack"
 
 
 class CodecName(StrEnum):
@@ -45,7 +52,11 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     aoi: Aois,
     catalog: Annotated[str, typer.Option(help="STAC API URL, catalog.json (or its folder), or items.parquet.")],
     dates: Dates = None,
-    max_gap: Annotated[str, typer.Option(help="Longest time between S2 and S1: 3d, 12h.")] = "3d",
+    kind: Annotated[Kind, typer.Option(help="pair: S2 with S1. stack: several dates of S2.")] = Kind.pair,
+    max_gap: Annotated[str, typer.Option(help="pair: longest time between S2 and S1: 3d, 12h.")] = "3d",
+    frames: Annotated[int | None, typer.Option(help="stack: dates of each (3).")] = None,
+    min_gap: Annotated[str | None, typer.Option(help="stack: shortest time between two dates, as 12h (20d).")] = None,
+    bands: Annotated[str | None, typer.Option(help="stack: S2 bands to store, as B02,B03,B04 (all).")] = None,
     max_cloud: Annotated[float, typer.Option(help="Percent of a chip that may be cloud.")] = 20.0,
     max_nodata: Annotated[float, typer.Option(help="Percent of a chip that either sensor may lack.")] = 1.0,
     chip_px: Annotated[int, typer.Option(help="Side of a chip in pixels of 10 m.")] = 264,
@@ -58,15 +69,22 @@ def _request(  # noqa: PLR0913  one parameter is one flag
 ) -> "Request":
     """The flags that decide which bytes are written, as one value."""
     from ingest.aoi import parse_aoi, parse_dates
-    from ingest.request import Request, check, parse_gap, parse_s1
+    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1
 
+    pairs = kind is Kind.pair
+    if pairs and (frames, min_gap, bands) != (None, None, None):
+        raise UsageError("--frames, --min-gap and --bands are for --kind stack. Leave them out, or make stacks.")
     return check(
         Request(
+            kind=kind.value,
             areas=tuple(area for text in aoi for area in parse_aoi(text)),
             dates=parse_dates(dates),
             catalog=catalog,
-            s1=parse_s1(s1),
-            max_gap_hours=parse_gap(max_gap),
+            s1=parse_s1(s1) if pairs else (),
+            max_gap_hours=parse_gap(max_gap, "--max-gap") if pairs else 0.0,
+            frames=1 if pairs else 3 if frames is None else frames,
+            min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
+            s2_bands=parse_bands(bands or ""),
             max_cloud_percent=max_cloud,
             max_nodata_percent=max_nodata,
             chip_px=chip_px,
@@ -101,11 +119,11 @@ def build_shards(
     request: "Request",
     *,
     out: Annotated[str, typer.Option(help="Where the data set goes: a folder or any fsspec URL.")],
-    workers: Annotated[int, typer.Option(help="Local worker processes; 0 works in this one.")] = 2,
+    workers: Annotated[int, typer.Option(min=0, help="Local worker processes; 0 works in this one.")] = 2,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Make co-registered S1/S2 chips of an area: a Zarr cube and WebDataset shards. Run again to go on."""
+    """Make co-registered chips of an area: a Zarr cube and WebDataset shards. Run again to go on."""
     from ingest.build import build
     from ingest.progress import BuildProgress
 
@@ -185,14 +203,16 @@ def _summary(built: "Manifest", out: str) -> dict[str, Any]:
 def _plan_facts(made: "IngestPlan") -> dict[str, Any]:
     from collections import Counter
 
-    memory = max((unit.memory_bytes(made.request.chip_px) for unit in made.units), default=0)
+    from ingest.plan import scene_ids
+
+    memory = max((unit.memory_bytes(made.request) for unit in made.units), default=0)
     return {
         "chips": len(made.tasks),
         "units": len(made.units),
         "train": sum(task.split == "train" for task in made.tasks),
         "val": sum(task.split == "val" for task in made.tasks),
         "memory per task": f"{memory / 2**20:.0f} MiB",
-        "pairs": dict(Counter(f"{task.s2.scene_id} + {task.s1.scene_id}" for task in made.tasks)),
+        f"{made.request.kind}s": dict(Counter(" + ".join(scene_ids(task)) for task in made.tasks)),
         "cells left out": dict(Counter(item.reason for item in made.left_out)),
         "scenes left out": dict(made.scenes_left_out),
     }

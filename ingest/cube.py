@@ -18,8 +18,8 @@ from zarr.errors import ContainsArrayError, ZarrUserWarning
 from zarr.storage import FsspecStore, LocalStore
 
 from ingest.assemble import Made
-from ingest.plan import ROWS_PER_SHARD, IngestPlan, PairTask, Unit
-from pipeline.bands import S1_NAMES, S2_NAMES
+from ingest.plan import ROWS_PER_SHARD, IngestPlan, Task, Unit
+from pipeline.bands import S1_NAMES
 from pipeline.sample import MaskBit, arrays
 from pipeline.store import Store
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 CUBE_NAME = "cube.zarr"
 _COMPRESSOR = BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle")
 _COORDINATE_CHUNK = 65536
+_TITLES = {"pair": "Co-registered Sentinel-1 and Sentinel-2 chips", "stack": "Time series of Sentinel-2 chips"}
 _EPOCH = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian", "standard_name": "time"}
 
 
@@ -37,18 +38,17 @@ def create(store: Store, plan: IngestPlan) -> None:
     group = zarr.open_group(_zarr_store(store), mode="a", zarr_format=3)
     group.attrs.update(
         {
-            "title": "Co-registered Sentinel-1 and Sentinel-2 chips",
+            "title": _TITLES[plan.request.kind],
             "plan_fingerprint": plan.fingerprint,
             "crs": "each sample has its own: EPSG in `epsg`, upper left corner in `left_m` and `top_m`, 10 m pixels",
         }
     )
-    size = plan.request.chip_px
-    _chip_array(group, "s2", (plan.rows, len(S2_NAMES), size, size), dims=("sample", "band", "y", "x"))
-    _chip_array(group, "s1", (plan.rows, len(S1_NAMES), size, size), dims=("sample", "polarisation", "y", "x"))
-    _chip_array(group, "mask", (plan.rows, size, size), dims=("sample", "y", "x"))
-    if plan.has_label:
-        _chip_array(group, "label", (plan.rows, size, size), dims=("sample", "y", "x"))
+    for name, (shape, dims) in _layout(plan).items():
+        _chip_array(group, name, shape, dims=dims)
     _require(group, "accepted", np.zeros(plan.rows, bool), ("sample",), chunk=ROWS_PER_SHARD, write=False)
+    if plan.request.kind == "stack":
+        frames = np.zeros((plan.rows, plan.request.frames), np.int64)
+        _require(group, "time", frames, ("sample", "frame"), chunk=ROWS_PER_SHARD, attributes=_EPOCH, write=False)
     for name, (values, attributes) in _coordinates(plan).items():
         dims = (name,) if name in {"band", "polarisation"} else ("sample",)
         _require(group, name, values, dims, attributes=attributes)
@@ -64,6 +64,8 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made]) -> None:
     accepted = np.zeros(unit.rows, bool)
     accepted[: len(made)] = [item.sample is not None for item in made]
     _array(group, "accepted")[rows] = accepted
+    if _array(group, "time").ndim > 1:
+        _array(group, "time")[rows] = _times(unit, made, _array(group, "time").shape[1])
     for name in ("s2", "s1", "mask", "label"):
         if name in group:
             array = _array(group, name)
@@ -74,12 +76,35 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made]) -> None:
             array[rows] = block
 
 
+def _times(unit: Unit, made: Sequence[Made], frames: int) -> NDArray[np.int64]:
+    """(rows, T) seconds since 1970 of each frame; 0 where there is none."""
+    times = np.zeros((unit.rows, frames), np.int64)
+    for i, item in enumerate(made):
+        if item.sample is not None:
+            times[i] = [round(when.timestamp()) for when in item.sample.meta.acquired]
+    return times
+
+
+def _layout(plan: IngestPlan) -> dict[str, tuple[tuple[int, ...], tuple[str, ...]]]:
+    """Shape and axes of every array of chips."""
+    request, size = plan.request, (plan.request.chip_px, plan.request.chip_px)
+    stack = request.kind == "stack"
+    lead, axes = ((plan.rows, request.frames), ("sample", "frame")) if stack else ((plan.rows,), ("sample",))
+    found = {"s2": ((*lead, len(request.s2_bands), *size), (*axes, "band", "y", "x"))}
+    if not stack:
+        found["s1"] = ((*lead, len(S1_NAMES), *size), (*axes, "polarisation", "y", "x"))
+    found["mask"] = ((*lead, *size), (*axes, "y", "x"))
+    if plan.has_label:
+        found["label"] = ((plan.rows, *size), ("sample", "y", "x"))
+    return found
+
+
 def open_cube(store: Store) -> "xr.Dataset":
     """The cube as xarray sees it, lazily, in the stored units."""
     import xarray as xr
 
     cube: xr.Dataset = xr.open_zarr(_zarr_store(store), mask_and_scale=False)
-    return cube.set_coords([name for name in cube.variables if cube[name].dims == ("sample",)])
+    return cube.set_coords([name for name in cube.variables if cube[name].dims in {("sample",), ("sample", "frame")}])
 
 
 def georeferenced(cube: "xr.Dataset", row: int, name: str = "s2") -> "xr.DataArray":
@@ -145,7 +170,7 @@ def _require(
             name,
             shape=values.shape,
             dtype=str if values.dtype == object else values.dtype,
-            chunks=(min(chunk, max(1, values.size)),),
+            chunks=(min(chunk, max(1, values.shape[0])), *values.shape[1:]),
             dimension_names=dims,
             attributes=attributes or {},
         )
@@ -177,12 +202,18 @@ def _coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, An
     def text(get: Any) -> NDArray[Any]:
         return column(get, "")
 
-    def cell(task: PairTask) -> Any:
+    def cell(task: Task) -> Any:
         return task.cell
 
+    def of_pairs() -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
+        return {
+            "polarisation": (np.array(S1_NAMES, dtype=object), {}),
+            "time": (seconds(lambda task: task.s2.acquired), _EPOCH),
+            "s1_time": (seconds(lambda task: task.s1.acquired), _EPOCH),
+        }
+
     return {
-        "band": (np.array(S2_NAMES, dtype=object), {}),
-        "polarisation": (np.array(S1_NAMES, dtype=object), {}),
+        "band": (np.array(plan.request.s2_bands, dtype=object), {}),
         "key": (text(lambda task: task.key), {}),
         "cell_id": (text(lambda task: cell(task).cell_id), {}),
         "split": (text(lambda task: task.split), {}),
@@ -191,6 +222,5 @@ def _coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, An
         "top_m": (column(lambda task: cell(task).top_m, float("nan")), {"units": "m"}),
         "lon": (center(0), {"units": "degrees_east"}),
         "lat": (center(1), {"units": "degrees_north"}),
-        "time": (seconds(lambda task: task.s2.acquired), _EPOCH),
-        "s1_time": (seconds(lambda task: task.s1.acquired), _EPOCH),
+        **(of_pairs() if plan.request.kind == "pair" else {}),
     }

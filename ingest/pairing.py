@@ -6,18 +6,15 @@ nearest in time with a maximum: nobody else bounds the gap, and a crop can be ha
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
 from numpy.typing import NDArray
 
-from ingest.grid import PIXEL_M, Cell
-from ingest.scene import Scene, baseline_rank
-
-SAME_PASS_S = 600
-"""Seconds. S2 scenes of one cell closer than this are one overpass cut into tiles or processed twice."""
+from ingest.coverage import SAME_PASS_S, candidates_by_cell, covering, preference
+from ingest.grid import Cell
+from ingest.scene import Scene
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,55 +61,18 @@ def pair(
         own_grid: only S2 scenes whose pixels are the cell's pixels.
     """
     s2, s1 = scenes
-    optical, radar = _covering(outlines, s2), _covering(outlines, s1)
+    optical, radar = candidates_by_cell(cells, outlines, s2, own_grid=own_grid), covering(outlines, s1)
     pairs: list[Pair] = []
     tried: dict[str, Counter[str]] = defaultdict(Counter)
     left_out: dict[int, str] = {}
     for i, cell in enumerate(cells):
-        candidates = [scene for scene in optical[i] if not own_grid or is_own_grid(scene, cell)]
-        outcomes = [_outcome(scene, radar[i], cell, max_gap_hours) for scene in _one_per_pass(candidates, cell)]
+        outcomes = [_outcome(scene, radar[i], cell, max_gap_hours) for scene in optical[i]]
         pairs += [Pair(cell=i, s2=s2, s1=s1, gap_hours=gap) for s2, s1, gap, reason in outcomes if s1 and not reason]
         for scene, _, _, reason in outcomes:
             tried[scene.scene_id][reason] += 1
         if all(reason for *_, reason in outcomes):
             left_out[i] = outcomes[0][3] if outcomes else "no S2 covers the cell"
     return Pairing(pairs=tuple(pairs), cells_left_out=left_out, scenes_left_out=_scenes_left_out(scenes, pairs, tried))
-
-
-def is_own_grid(scene: Scene, cell: Cell) -> bool:
-    """Whether the scene's 10 m pixels are the cell's pixels."""
-    if scene.grid is None or scene.grid.epsg != cell.epsg:
-        return False
-    a, b, c, d, e, f = scene.grid.transform
-    steps = ((cell.left_m - c) / PIXEL_M, (cell.top_m - f) / PIXEL_M)
-    return (a, b, d, e) == (PIXEL_M, 0, 0, -PIXEL_M) and all(abs(step - round(step)) < 1e-3 for step in steps)
-
-
-def _covering(outlines: NDArray[np.object_], scenes: Sequence[Scene]) -> list[list[Scene]]:
-    """For each outline the scenes whose footprint covers it, in the scenes' order."""
-    found: list[list[Scene]] = [[] for _ in outlines]
-    tree = shapely.STRtree(outlines)
-    for scene in scenes:
-        for i in tree.query(scene.footprint, predicate="covers").tolist():
-            found[i].append(scene)
-    return found
-
-
-def _one_per_pass(scenes: Iterable[Scene], cell: Cell) -> list[Scene]:
-    """Of scenes of one overpass the best: no warp needed, then the highest baseline, then the id."""
-    passes: list[list[Scene]] = []
-    for scene in sorted(scenes, key=lambda scene: (scene.acquired, scene.scene_id)):
-        if passes and (scene.acquired - passes[-1][0].acquired).total_seconds() < SAME_PASS_S:
-            passes[-1].append(scene)
-        else:
-            passes.append([scene])
-    return [min(group, key=lambda scene: _preference(scene, cell)) for group in passes]
-
-
-def _preference(scene: Scene, cell: Cell) -> tuple[bool, int, int, str]:
-    warped = scene.grid is None or scene.grid.epsg != cell.epsg
-    major, minor = baseline_rank(scene.baseline)
-    return warped, -major, -minor, scene.scene_id
 
 
 def _outcome(
@@ -129,7 +89,7 @@ def _outcome(
     collection = same[0][1].collection
     gap, s1 = min(
         (found for found in same if found[1].collection == collection),
-        key=lambda found: (found[0], _preference(found[1], cell)[0]),
+        key=lambda found: (found[0], preference(found[1], cell)[0]),
     )
     return s2, s1, gap, "" if gap <= max_gap_hours else f"gap {gap:.1f} h"
 

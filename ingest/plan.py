@@ -17,10 +17,13 @@ from ingest.pairing import Pair
 from ingest.request import Request
 from ingest.scene import Scene
 from ingest.split import Split
+from ingest.stacking import Stack
 from pipeline import record
 
 PART_PX = 2048
 """Pixels of 10 m. A unit is at most this wide: four COG blocks of 512 or two of 1024, so a part shares no block."""
+STACK_PART_PX = 1024
+"""The same for stacks, whose chips are several times as large."""
 ROWS_PER_SHARD = 16
 """Cube rows in one Zarr shard; a unit's rows are padded to whole shards so that no two units write one object."""
 
@@ -48,6 +51,27 @@ class PairTask:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StackTask:
+    """One time series to make."""
+
+    key: str
+    """Sample key, with the time of the first candidate."""
+    cell: Cell
+    """Where."""
+    candidates: tuple[Scene, ...]
+    """Optical scenes in order of time; the first good ones that are far enough apart become the frames."""
+    labels: tuple[Scene, ...]
+    """Label scenes that cover the cell, nearest in time to the first candidate; at most one a collection."""
+    split: Split
+    """`train` or `val`."""
+    group: str
+    """Block of ground that decided the split."""
+
+
+Task = PairTask | StackTask
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LeftOut:
     """A cell without a chip."""
 
@@ -65,7 +89,7 @@ class Unit:
     """`u00012`; also the stem of its shards and its receipt."""
     first_row: int
     """Of the cube; a multiple of `ROWS_PER_SHARD`."""
-    tasks: tuple[PairTask, ...]
+    tasks: tuple[Task, ...]
     """By cell id."""
 
     @property
@@ -73,10 +97,12 @@ class Unit:
         """Cube rows that belong to the unit, padding included."""
         return -(-len(self.tasks) // ROWS_PER_SHARD) * ROWS_PER_SHARD
 
-    def memory_bytes(self, chip_px: int) -> int:
+    def memory_bytes(self, request: Request) -> int:
         """Bytes a worker holds at most: all chips, their encoded copies, and one band's window with its float copy."""
-        chip = chip_px**2 * (12 * 2 + 2 * 4 + 2)
-        return 2 * len(self.tasks) * chip + (PART_PX + chip_px) ** 2 * (4 + 8)
+        stack, side = request.kind == "stack", request.chip_px
+        pixel = request.frames * (2 * len(request.s2_bands) + 1) if stack else 12 * 2 + 2 * 4 + 2
+        part_px = STACK_PART_PX if stack else PART_PX
+        return 2 * len(self.tasks) * side**2 * pixel + (part_px + side) ** 2 * (4 + 8)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +119,7 @@ class IngestPlan:
     """Reason by scene id."""
 
     @property
-    def tasks(self) -> tuple[PairTask, ...]:
+    def tasks(self) -> tuple[Task, ...]:
         """All chips to make, in unit order."""
         return tuple(task for unit in self.units for task in unit.tasks)
 
@@ -113,51 +139,69 @@ class IngestPlan:
         digest = hashlib.sha256(record.dumps(self.request))
         for unit in self.units:
             for i, task in enumerate(unit.tasks):
-                ids = (task.s2.scene_id, task.s1.scene_id, *(scene.scene_id for scene in task.labels))
+                ids = (*scene_ids(task), *(scene.scene_id for scene in task.labels))
                 line = (unit.unit_id, unit.first_row + i, task.key, task.cell, task.split, ids)
                 digest.update(record.dumps(line))
         return digest.hexdigest()
 
 
-def task_key(cell: Cell, s2: Scene, s1: Scene) -> str:
-    """`CELL-YYYYMMDDtHHMMSS-HASH8`: unique for a cell and its two scenes, and free of dots and slashes."""
-    scenes = hashlib.sha256(f"{s2.scene_id}|{s1.scene_id}".encode()).hexdigest()[:8]
-    return f"{cell.cell_id}-{s2.acquired:%Y%m%dt%H%M%S}-{scenes}"
+def scene_ids(task: Task) -> tuple[str, ...]:
+    """The scenes a task is made of: S2 and S1, or all candidates."""
+    if isinstance(task, StackTask):
+        return tuple(scene.scene_id for scene in task.candidates)
+    return task.s2.scene_id, task.s1.scene_id
 
 
-def make_task(pair: Pair, cell: Cell, *, labels: Mapping[str, Sequence[Scene]], side: tuple[str, Split]) -> PairTask:
-    """The chip of one pair.
+def anchor(task: Task) -> Scene:
+    """The S2 scene that a task is filed under: a stack's is its first candidate."""
+    return task.candidates[0] if isinstance(task, StackTask) else task.s2
+
+
+def task_key(cell: Cell, scenes: Sequence[Scene]) -> str:
+    """`CELL-YYYYMMDDtHHMMSS-HASH8`: unique for a cell and its scenes, and free of dots and slashes."""
+    digest = hashlib.sha256("|".join(scene.scene_id for scene in scenes).encode()).hexdigest()[:8]
+    return f"{cell.cell_id}-{scenes[0].acquired:%Y%m%dt%H%M%S}-{digest}"
+
+
+def make_task(
+    found: Pair | Stack, cell: Cell, *, labels: Mapping[str, Sequence[Scene]], side: tuple[str, Split]
+) -> Task:
+    """The chips of one pair or one stack.
 
     Args:
-        pair: the two scenes.
+        found: the scenes.
         cell: its cell.
         labels: label scenes that cover the cell, by collection.
         side: group and split of the cell.
     """
-    nearest = [
-        min(scenes, key=lambda scene: (abs(scene.acquired - pair.s2.acquired), scene.scene_id))
-        for _, scenes in sorted(labels.items())
-    ]
+    scenes = found.candidates if isinstance(found, Stack) else (found.s2, found.s1)
+    nearest = tuple(
+        min(ones, key=lambda scene: (abs(scene.acquired - scenes[0].acquired), scene.scene_id))
+        for _, ones in sorted(labels.items())
+    )
+    key, group, split = task_key(cell, scenes), *side
+    if isinstance(found, Stack):
+        return StackTask(key=key, cell=cell, candidates=scenes, labels=nearest, split=split, group=group)
     return PairTask(
-        key=task_key(cell, pair.s2, pair.s1),
+        key=key,
         cell=cell,
-        s2=pair.s2,
-        s1=pair.s1,
-        gap_hours=pair.gap_hours,
-        labels=tuple(nearest),
-        split=side[1],
-        group=side[0],
+        s2=found.s2,
+        s1=found.s1,
+        gap_hours=found.gap_hours,
+        labels=nearest,
+        split=split,
+        group=group,
     )
 
 
-def make_units(tasks: Iterable[PairTask]) -> tuple[Unit, ...]:
+def make_units(tasks: Iterable[Task]) -> tuple[Unit, ...]:
     """Chips grouped by S2 scene and part of it, with their rows of the cube."""
-    by_scene: dict[tuple[str, str], list[PairTask]] = defaultdict(list)
+    by_scene: dict[tuple[str, str], list[Task]] = defaultdict(list)
     for task in tasks:
-        by_scene[f"{task.s2.acquired:%Y%m%d%H%M%S}", task.s2.scene_id].append(task)
-    groups: list[list[PairTask]] = []
+        by_scene[f"{anchor(task).acquired:%Y%m%d%H%M%S}", anchor(task).scene_id].append(task)
+    groups: list[list[Task]] = []
     for _, members in sorted(by_scene.items()):
-        parts: dict[tuple[int, int], list[PairTask]] = defaultdict(list)
+        parts: dict[tuple[int, int], list[Task]] = defaultdict(list)
         for task, part in zip(members, _parts(members).tolist(), strict=True):
             parts[tuple(part)].append(task)
         groups += [sorted(parts[part], key=lambda task: task.key) for part in sorted(parts)]
@@ -169,17 +213,17 @@ def make_units(tasks: Iterable[PairTask]) -> tuple[Unit, ...]:
     return tuple(units)
 
 
-def _parts(tasks: Sequence[PairTask]) -> NDArray[np.int64]:
+def _parts(tasks: Sequence[Task]) -> NDArray[np.int64]:
     """(n, 2) part (row, column) of each cell's centre in its S2 scene's grid; in the cell's own where none is known."""
     parts = np.empty((len(tasks), 2), dtype=np.int64)
     for i, task in enumerate(tasks):
         x, y = task.cell.center_m
-        grid = task.s2.grid
+        grid, part_px = anchor(task).grid, STACK_PART_PX if isinstance(task, StackTask) else PART_PX
         if grid is None:
-            parts[i] = -y // (PART_PX * PIXEL_M), x // (PART_PX * PIXEL_M)
+            parts[i] = -y // (part_px * PIXEL_M), x // (part_px * PIXEL_M)
             continue
         if grid.epsg != task.cell.epsg:
             x, y = transformer(task.cell.epsg, grid.epsg).transform(x, y)
         a, _, c, _, e, f = grid.transform
-        parts[i] = (y - f) / e // PART_PX, (x - c) / a // PART_PX
+        parts[i] = (y - f) / e // part_px, (x - c) / a // part_px
     return parts

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ingest.grid import Cell
-from ingest.plan import IngestPlan, LeftOut, PairTask, Unit
+from ingest.plan import IngestPlan, LeftOut, PairTask, StackTask, Task, Unit, scene_ids
 from ingest.request import Request
 from ingest.scene import Scene
 from pipeline import record
@@ -76,6 +76,7 @@ _SCHEMA = pa.schema(
         "reason": pa.string(),
         "s2": _TEXT,
         "s1": _TEXT,
+        "candidates": _TEXT,
         "labels": _TEXT,
     }
 )
@@ -87,19 +88,26 @@ def _cell_row(cell: Cell) -> dict[str, Any]:
     return {"cell_id": cell.cell_id, "epsg": cell.epsg, "size_px": cell.size_px} | place
 
 
-def _task_row(unit: Unit, position: int, task: PairTask) -> dict[str, Any]:
-    return _cell_row(task.cell) | {
+def _task_row(unit: Unit, position: int, task: Task) -> dict[str, Any]:
+    return _cell_row(task.cell) | _scenes_row(task) | {
         "key": task.key,
         "unit": unit.unit_id,
         "row": unit.first_row + position,
         "split": task.split,
         "group": task.group,
+        "labels": record.dumps(task.labels).decode(),
+    }  # fmt: skip
+
+
+def _scenes_row(task: Task) -> dict[str, Any]:
+    if isinstance(task, StackTask):
+        return {"s2_id": " ".join(scene_ids(task)), "candidates": record.dumps(task.candidates).decode()}
+    return {
         "gap_hours": task.gap_hours,
         "s2_id": task.s2.scene_id,
         "s1_id": task.s1.scene_id,
         "s2": record.dumps(task.s2).decode(),
         "s1": record.dumps(task.s1).decode(),
-        "labels": record.dumps(task.labels).decode(),
     }
 
 
@@ -120,22 +128,18 @@ def _scene(text: str) -> Scene:
 
 
 @cache
-def _labels(text: str) -> tuple[Scene, ...]:
-    labels: tuple[Scene, ...] = record.from_json(tuple[Scene, ...], json.loads(text), where="plan.labels")
-    return labels
+def _scenes(text: str) -> tuple[Scene, ...]:
+    scenes: tuple[Scene, ...] = record.from_json(tuple[Scene, ...], json.loads(text), where="plan.scenes")
+    return scenes
 
 
-def _task(row: Mapping[str, Any]) -> PairTask:
-    return PairTask(
-        key=row["key"],
-        cell=_cell(row),
-        s2=_scene(row["s2"]),
-        s1=_scene(row["s1"]),
-        gap_hours=row["gap_hours"],
-        labels=_labels(row["labels"]),
-        split=row["split"],
-        group=row["group"],
-    )
+def _task(row: Mapping[str, Any]) -> Task:
+    shared = {"key": row["key"], "cell": _cell(row), "split": row["split"], "group": row["group"]}
+    labels = _scenes(row["labels"])
+    if row["candidates"] is not None:
+        return StackTask(candidates=_scenes(row["candidates"]), labels=labels, **shared)
+    s2, s1 = _scene(row["s2"]), _scene(row["s1"])
+    return PairTask(s2=s2, s1=s1, gap_hours=row["gap_hours"], labels=labels, **shared)
 
 
 def _units(rows: Sequence[Mapping[str, Any]]) -> tuple[Unit, ...]:

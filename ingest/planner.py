@@ -17,6 +17,7 @@ from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import S2_COLLECTION, Request, s1_dates
 from ingest.scene import Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, leaking, split_of
+from ingest.stacking import Stacking, stack
 from pipeline.errors import UsageError, redact
 
 
@@ -31,7 +32,7 @@ class _Found:
 
 
 def make_plan(request: Request) -> IngestPlan:
-    """Search, pair, split and cut into units.
+    """Search, pair or stack, split and cut into units.
 
     Raises:
         CatalogError: the catalog does not answer.
@@ -40,32 +41,43 @@ def make_plan(request: Request) -> IngestPlan:
     found = _find(request)
     cells = _cells(request, found.s2)
     inside = footprints(cells, inset_m=PIXEL_M)
-    pairing = pair(
-        cells,
-        inside,
-        (found.s2, found.s1),
-        max_gap_hours=request.max_gap_hours,
-        own_grid=request.grid == "scene",
-    )
+    chosen = _choose(request, cells, inside, found)
     sides = [_side(cell, request) for cell in cells]
     leaks = leaking(footprints(cells), [side[1] for side in sides])
     labels = _labels_by_cell(inside, found.labels)
     tasks = [
-        make_task(chosen, cells[chosen.cell], labels=labels[chosen.cell], side=sides[chosen.cell])
-        for chosen in pairing.pairs
-        if chosen.cell not in leaks
+        make_task(one, cells[one.cell], labels=labels[one.cell], side=sides[one.cell])
+        for one in (chosen.stacks if isinstance(chosen, Stacking) else chosen.pairs)
+        if one.cell not in leaks
     ]
     return IngestPlan(
         request=request,
         units=make_units(tasks),
-        left_out=_left_out(cells, pairing, leaks),
-        scenes_left_out=dict(sorted({**found.unusable, **pairing.scenes_left_out}.items())),
+        left_out=_left_out(cells, chosen, leaks),
+        scenes_left_out=dict(sorted({**found.unusable, **chosen.scenes_left_out}.items())),
+    )
+
+
+def _choose(
+    request: Request, cells: Sequence[Cell], outlines: NDArray[np.object_], found: _Found
+) -> Pairing | Stacking:
+    own_grid = request.grid == "scene"
+    if request.kind == "pair":
+        scenes = found.s2, found.s1
+        return pair(cells, outlines, scenes, max_gap_hours=request.max_gap_hours, own_grid=own_grid)
+    return stack(
+        cells,
+        outlines,
+        found.s2,
+        frames=request.frames,
+        min_gap_hours=request.min_gap_hours,
+        own_grid=own_grid,
     )
 
 
 def _find(request: Request) -> _Found:
     s2, unusable = _scenes(request, (S2_COLLECTION,), dates=request.dates)
-    s1, more = _scenes(request, request.s1, dates=s1_dates(request))
+    s1, more = _scenes(request, request.s1, dates=s1_dates(request)) if request.s1 else ([], {})
     if not s2 and not unusable:
         raise UsageError(
             f"no {S2_COLLECTION} scene in {redact(request.catalog)} touches the area within "
@@ -84,7 +96,7 @@ def _scenes(
 ) -> tuple[list[Scene], dict[str, str]]:
     areas = [area.geometry for area in request.areas]
     items = catalog.search(request.catalog, collections, areas=areas, dates=dates)
-    parsed = [parse_scene(item, label=label) for item in items]
+    parsed = [parse_scene(item, label=label, s2_bands=request.s2_bands) for item in items]
     usable = [scene for scene in parsed if isinstance(scene, Scene)]
     return usable, {scene.scene_id: scene.reason for scene in parsed if isinstance(scene, Unusable)}
 
@@ -142,6 +154,6 @@ def _labels_by_cell(outlines: NDArray[np.object_], labels: Sequence[Scene]) -> d
     return {i: dict(scenes) for i, scenes in found.items()}
 
 
-def _left_out(cells: Sequence[Cell], pairing: Pairing, leaks: set[int]) -> tuple[LeftOut, ...]:
-    reasons = {**pairing.cells_left_out, **dict.fromkeys(leaks, "overlaps validation ground")}
+def _left_out(cells: Sequence[Cell], chosen: Pairing | Stacking, leaks: set[int]) -> tuple[LeftOut, ...]:
+    reasons = {**chosen.cells_left_out, **dict.fromkeys(leaks, "overlaps validation ground")}
     return tuple(LeftOut(cell=cells[i], reason=reasons[i]) for i in sorted(reasons))

@@ -8,7 +8,8 @@ from typing import Literal
 
 from ingest.aoi import Aoi, DateRange
 from ingest.grid import check_chip_px
-from pipeline.codec import Codec
+from pipeline.bands import S2_NAMES
+from pipeline.codec import Codec, Kind
 from pipeline.errors import UsageError
 
 GridKind = Literal["utm", "aoi", "scene"]
@@ -22,6 +23,8 @@ _UNITS_H = {"h": 1.0, "d": 24.0}
 class Request:
     """Everything that decides which bytes a build writes."""
 
+    kind: Kind
+    """`pair`: S2 with the S1 nearest in time. `stack`: several dates of S2."""
     areas: tuple[Aoi, ...]
     """Where."""
     dates: DateRange
@@ -29,9 +32,15 @@ class Request:
     catalog: str
     """STAC API, catalog.json or items.parquet."""
     s1: tuple[str, ...]
-    """STAC collections of Sentinel-1, the preferred first."""
+    """STAC collections of Sentinel-1, the preferred first; none for stacks."""
     max_gap_hours: float
-    """Hours between S2 and S1, at most."""
+    """Hours between S2 and S1 of a pair, at most."""
+    frames: int
+    """Dates of a stack; 1 for pairs."""
+    min_gap_hours: float
+    """Hours between two dates of a stack, at least."""
+    s2_bands: tuple[str, ...]
+    """Stored S2 bands, in storage order; all of them for pairs."""
     max_cloud_percent: float
     """Percent of a chip's pixels that may be cloud."""
     max_nodata_percent: float
@@ -50,15 +59,15 @@ class Request:
     """Decides which ground that is."""
 
 
-def parse_gap(text: str) -> float:
-    """Hours of `3d` or `12h`.
+def parse_gap(text: str, flag: str) -> float:
+    """Hours of `3d` or `12h`, given to `flag`.
 
     Raises:
         UsageError: not a positive number of days or hours.
     """
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([hd])", text.strip())
     if not match or not float(match[1]):
-        raise UsageError(f"--max-gap {text!r}: write days or hours, as 3d or 12h.")
+        raise UsageError(f"{flag} {text!r}: write days or hours, as 3d or 12h.")
     return float(match[1]) * _UNITS_H[match[2]]
 
 
@@ -75,6 +84,19 @@ def parse_s1(text: str) -> tuple[str, ...]:
     return tuple(S1_COLLECTIONS[name] for name in names)
 
 
+def parse_bands(text: str) -> tuple[str, ...]:
+    """S2 bands of `B02,B03,B04`, in storage order; all of them for an empty text.
+
+    Raises:
+        UsageError: an unknown band.
+    """
+    names = {name.strip().upper() for name in text.split(",") if name.strip()}
+    unknown = sorted(names - {*S2_NAMES})
+    if unknown:
+        raise UsageError(f"--bands {text!r}: {unknown} are no bands of Level-2A. Choose from {','.join(S2_NAMES)}.")
+    return tuple(name for name in S2_NAMES if name in names) or S2_NAMES
+
+
 def check(request: Request) -> Request:
     """The request itself, if its numbers make sense.
 
@@ -89,6 +111,8 @@ def check(request: Request) -> Request:
     ):
         if not 0 <= value <= 100:
             raise UsageError(f"{flag} {value}: a percentage lies between 0 and 100.")
+    if request.frames < 1:
+        raise UsageError(f"--frames {request.frames}: a stack has at least one date.")
     return request
 
 

@@ -5,7 +5,7 @@ footprint, and for each band the digital number to add. Reads no pixel and no fi
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any, Literal
@@ -114,11 +114,12 @@ class Unusable:
     """In words: `bands missing: B01 B8A`."""
 
 
-def parse_scene(item: Item, *, label: bool = False) -> Scene | Unusable:
-    """The scene of a Sentinel item, or of a label item."""
+def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2_NAMES) -> Scene | Unusable:
+    """The scene of a Sentinel item that has `s2_bands` if it is an optical one, or of a label item."""
     sensor: Literal["s1", "s2", "label"] = "label" if label else _sensor(item)
     acquired, assets = _acquired(item["properties"]), _assets(item, sensor)
-    reason = _unusable(acquired, assets, sensor, item)
+    needed = {"s1": S1_NAMES, "s2": tuple(s2_bands), "label": ()}[sensor]
+    reason = _unusable(acquired, assets, needed, item)
     if acquired is None or reason:
         return Unusable(scene_id=item["id"], reason=reason or "no date")
     properties = item["properties"]
@@ -150,7 +151,7 @@ def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
 
 
 def baseline_rank(baseline: str | None) -> tuple[int, int]:
-    """A processing baseline as numbers that sort, however it is written: `05.10`, `N0510`, `5.1`.
+    """A processing baseline as numbers that sort, however it is written: `05.10`, `N0510`.
 
     >>> baseline_rank("N0510"), baseline_rank("05.10"), baseline_rank(None)
     ((5, 10), (5, 10), (0, 0))
@@ -178,8 +179,7 @@ def _sensor(item: Item) -> Literal["s1", "s2"]:
     return "s1" if str(item["collection"]).startswith("sentinel-1") else "s2"
 
 
-def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], sensor: str, item: Item) -> str | None:
-    needed = {"s1": S1_NAMES, "s2": S2_NAMES, "label": ()}[sensor]
+def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], needed: Sequence[str], item: Item) -> str | None:
     missing = [name for name in needed if name not in assets]
     if missing:
         return f"bands missing: {' '.join(missing)}"
@@ -187,7 +187,7 @@ def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], sensor: st
         return "no date"
     if not item.get("geometry"):
         return "no footprint"
-    if sensor == "s1" and "rtc" not in item["collection"] and not _epsg(item["properties"], {}):
+    if needed == S1_NAMES and "rtc" not in item["collection"] and not _epsg(item["properties"], {}):
         return "not geocoded: ground control points only"
     return None
 

@@ -8,17 +8,21 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ingest import chips, receipt
 from ingest.assemble import Made
 from ingest.plan import IngestPlan, Unit
 from ingest.receipt import Outcome, Receipt
+from ingest.request import Request
 from pipeline import index, manifest, stats
-from pipeline.bands import S1_NAMES, S2_NAMES
+from pipeline.bands import S1_NAMES
 from pipeline.codec import Codec, encode, specs
 from pipeline.errors import UsageError
 from pipeline.index import IndexRow, MemberRef
 from pipeline.manifest import FORMAT_VERSION, Manifest, ShardEntry, Stats
-from pipeline.sample import MaskBit, PairSample
+from pipeline.sample import MaskBit, PairSample, Sample
 from pipeline.shard import pack
 from pipeline.store import Store
 
@@ -31,8 +35,9 @@ S1_RANGE = (-40.0, 10.0)
 PACKAGE = "sentinel-pretrain"
 
 
-def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, codec: Codec, fingerprint: str) -> Receipt:
+def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Request, fingerprint: str) -> Receipt:
     """Write the unit's shards and return its receipt, not yet published."""
+    codec, s2_bands = request.codec, request.s2_bands
     entries: list[ShardEntry] = []
     rows: list[IndexRow] = []
     for split in ("train", "val"):
@@ -46,7 +51,7 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, codec: Codec, 
             )
             rows += [_row(item, name, place) for (item, _), place in zip(batch, places, strict=True)]
     first = next((item.sample for item in made if item.sample is not None), None)
-    s2, s1 = _statistics([item.sample for item in made if item.sample is not None and item.task.split == "train"])
+    s2, s1 = _statistics([item.sample for item in made if item.sample and item.task.split == "train"], s2_bands)
     return Receipt(
         unit_id=unit.unit_id,
         plan_fingerprint=fingerprint,
@@ -71,11 +76,11 @@ def finish(store: Store, plan: IngestPlan) -> Manifest:
     data = index.to_parquet(rows)
     built = Manifest(
         format_version=FORMAT_VERSION,
-        kind="pair",
+        kind=plan.request.kind,
         codec=plan.request.codec,
         members=next((done.members for done in receipts if done.members), ()),
-        s2_bands=S2_NAMES,
-        s1_bands=S1_NAMES,
+        s2_bands=plan.request.s2_bands,
+        s1_bands=S1_NAMES if plan.request.kind == "pair" else (),
         chip_px=plan.request.chip_px,
         shards=tuple(shards),
         counts=count(outcomes),
@@ -117,7 +122,9 @@ def _batches(made: Sequence[Made], codec: Codec) -> Iterator[list[tuple[Made, di
 
 
 def _row(item: Made, shard: str, members: Mapping[str, MemberRef]) -> IndexRow:
-    shift = None if item.sample is None else item.sample.meta.shift_px
+    if item.sample is None:
+        raise AssertionError  # a rejected chip is in no shard
+    meta = item.sample.meta
     lon, lat = item.task.cell.center_lonlat
     return IndexRow(
         shard=shard,
@@ -126,10 +133,10 @@ def _row(item: Made, shard: str, members: Mapping[str, MemberRef]) -> IndexRow:
         group=item.task.group,
         lon=lon,
         lat=lat,
-        time=item.task.s2.acquired,
-        gap_hours=item.task.gap_hours,
+        time=meta.acquired[0],
+        gap_hours=meta.gap_hours,
         cloud=item.quality.cloud_fraction,
-        shift=None if shift is None else shift[:2],
+        shift=None if meta.shift_px is None else meta.shift_px[:2],
         members=members,
     )
 
@@ -143,9 +150,25 @@ def _outcome(item: Made) -> Outcome:
     )
 
 
-def _statistics(samples: Sequence[PairSample]) -> tuple[stats.BandStats | None, stats.BandStats | None]:
+def _statistics(
+    samples: Sequence[Sample], s2_bands: Sequence[str]
+) -> tuple[stats.BandStats | None, stats.BandStats | None]:
     """Statistics of S2 without nodata and cloud, and of S1 without nodata."""
     cloudy = MaskBit.S2_NODATA | MaskBit.CLOUD
-    s2 = [stats.measure(S2_NAMES, one.s2, (one.mask & cloudy) == 0, bin_range=S2_RANGE) for one in samples]
-    s1 = [stats.measure(S1_NAMES, one.s1, (one.mask & MaskBit.S1_NODATA) == 0, bin_range=S1_RANGE) for one in samples]
+    frames = [frame for one in samples for frame in _frames(one)]
+    names = tuple(s2_bands)
+    s2 = [stats.measure(names, pixels, (mask & cloudy) == 0, bin_range=S2_RANGE) for pixels, mask in frames]
+    s1 = [
+        stats.measure(S1_NAMES, one.s1, (one.mask & MaskBit.S1_NODATA) == 0, bin_range=S1_RANGE)
+        for one in samples
+        if isinstance(one, PairSample)
+    ]
     return stats.merge(s2), stats.merge(s1)
+
+
+def _frames(sample: Sample) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.uint8]]]:
+    """S2 pixels and mask of every date."""
+    if isinstance(sample, PairSample):
+        yield sample.s2, sample.mask
+    else:
+        yield from zip(sample.s2, sample.mask, strict=True)

@@ -138,11 +138,15 @@ def make_request(tiny: Tiny) -> Callable[..., Request]:
     def make(**changes: Any) -> Request:
         aoi = changes.pop("aoi", tiny.aoi)
         fields: dict[str, Any] = {
+            "kind": "pair",
             "areas": parse_aoi(str(aoi)),
             "dates": DateRange(start=None, end=None),
             "catalog": str(tiny.root),
             "s1": ("sentinel-1-rtc",),
             "max_gap_hours": 72.0,
+            "frames": 1,
+            "min_gap_hours": 0.0,
+            "s2_bands": S2_NAMES,
             "max_cloud_percent": 20.0,
             "max_nodata_percent": 1.0,
             "chip_px": 24,

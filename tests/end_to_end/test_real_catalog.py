@@ -1,11 +1,20 @@
 """Real Sentinel pixels: the documented commands find the eight pairs, and the objectives learn from them."""
 
+import calendar
 import json
 import statistics
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import harness
+import numpy as np
 import pytest
+
+from pipeline import manifest
+from pipeline.codec import decode
+from pipeline.sample import StackSample
+from pipeline.store import Store
 
 pytestmark = [pytest.mark.ingest, pytest.mark.train, pytest.mark.slow]
 STEPS = 40
@@ -29,10 +38,62 @@ def test_loss_falls_on_real_pixels(pairs: Path, tmp_path: Path, script: str, rec
     learn(script, recipe, pairs, tmp_path / "run")
 
 
-def learn(script: str, recipe: str, data: Path, out: Path) -> None:
-    """Train on two ranks; the loss must fall by a tenth."""
+@pytest.fixture(scope="module")
+def stack(real_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ten months of WorldCereal that hold anything, three bands, 96 px."""
+    pytest.importorskip("rasterio", reason="needs the ingest extra")
+    data = tmp_path_factory.mktemp("real") / "stack"
+    where = ["--aoi", str(real_catalog / "aois" / "worldcereal_belgium.geojson"), "--catalog", str(real_catalog)]
+    what = ["--kind", "stack", "--frames", "10", "--min-gap", "20d", "--bands", "B02,B03,B04", "--chip-px", "96"]
+    rest = ["--grid", "aoi", "--val", "0", "--workers", "0", "--out", str(data)]
+    harness.run("-m", "ingest.cli", "build-shards", *where, *what, *rest)
+    assert json.loads((data / "manifest.json").read_text())["counts"] == {"accepted": 1}
+    return data
+
+
+def test_a_real_stack_is_the_catalog_s_pixels_and_month_midpoints(stack: Path, real_catalog: Path) -> None:
+    rasterio = pytest.importorskip("rasterio", reason="needs the ingest extra")
+    sample = only(stack)
+    months = [(when.year, when.month) for when in sample.meta.acquired]
+    assert months == [(2020, 11), *((2021, month) for month in range(2, 11))]
+    for frame, (when, scene_id) in enumerate(zip(sample.meta.acquired, sample.meta.scene_ids["s2"], strict=True)):
+        days = calendar.monthrange(when.year, when.month)[1]
+        middle = datetime(when.year, when.month, 1, tzinfo=when.tzinfo) + timedelta(days=days / 2)
+        assert abs(when - middle) <= timedelta(days=1)
+        item = real_catalog / "sentinel-2-l2a" / scene_id
+        for band, name in enumerate(("B02", "B03", "B04")):
+            href = json.loads((item / f"{scene_id}.json").read_text())["assets"][name]["href"]
+            with rasterio.open(item / href) as file:
+                col, row = ~file.transform @ (sample.meta.transform[2], sample.meta.transform[5])
+                window = rasterio.windows.Window(round(col), round(row), 96, 96)
+                wanted = file.read(1, window=window)
+            np.testing.assert_array_equal(sample.s2[frame, band], wanted)
+
+
+def only(data: Path) -> StackSample:
+    """The one sample of a data set."""
+    store = Store.at(str(data))
+    known = manifest.load(store)
+    (row,) = manifest.load_index(store, known).to_pylist()
+    members: dict[str, bytes] = {}
+    for name in (*(spec.name for spec in known.members), "json"):
+        start = row[f"{name}_offset"]
+        suffix = "json" if name == "json" else f"{name}.{known.codec}"
+        members[suffix] = store.read_range(row["shard"], start, start + row[f"{name}_size"])
+    sample: Any = decode(row["key"], members, kind=known.kind, specs=known.members)
+    return sample
+
+
+def test_loss_falls_on_real_dates(stack: Path, tmp_path: Path) -> None:
+    pytest.importorskip("torch", reason="needs the train extra")
+    # One sample makes one lane, which one rank reads.
+    learn("satmae.py", "tiny_temporal", stack, tmp_path / "run", launch=())
+
+
+def learn(script: str, recipe: str, data: Path, out: Path, launch: tuple[str, ...] = harness.LAUNCH) -> None:
+    """Train, on two ranks by default; the loss must fall by a tenth."""
     train = ["--recipe", recipe, "--data", str(data), "--out", str(out), "--steps", str(STEPS), "--batch", "8"]
-    harness.run(*harness.LAUNCH, f"train/{script}", *train)
+    harness.run(*launch, f"train/{script}", *train)
     losses = [json.loads(line)["loss"] for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert len(losses) == STEPS
     assert statistics.mean(losses[-5:]) < 0.9 * statistics.mean(losses[:5])

@@ -13,10 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
-from ingest.assemble import Made, assemble, harmonise, to_db
+from ingest.assemble import Made, assemble
 from ingest.plan import IngestPlan, PairTask, Unit
 from ingest.planner import make_plan
 from ingest.request import Request
+from ingest.sensors import harmonise, to_db
 from pipeline.bands import S1_NAMES, S2_BANDS
 from pipeline.codec import encode
 from pipeline.sample import MaskBit, validate

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest import pairing
+from ingest.coverage import SAME_PASS_S, is_own_grid
 from ingest.grid import Cell, corner_cell, footprints
-from ingest.pairing import SAME_PASS_S, is_own_grid, pair
+from ingest.pairing import pair
 from ingest.scene import Grid, Scene
 
 pytestmark = pytest.mark.ingest

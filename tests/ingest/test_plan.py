@@ -18,16 +18,22 @@ pytestmark = pytest.mark.ingest
 
 
 def _task(s2: Scene, s1: Scene, cell: Cell, **labels: list[Scene]) -> PairTask:
-    return make_task(Pair(cell=0, s2=s2, s1=s1, gap_hours=6.0), cell, labels=labels, side=("b1-c1", "train"))
+    made = make_task(Pair(cell=0, s2=s2, s1=s1, gap_hours=6.0), cell, labels=labels, side=("b1-c1", "train"))
+    assert isinstance(made, PairTask)
+    return made
 
 
 def test_key(make_scene: Callable[..., Scene], make_cell: Callable[..., Cell]) -> None:
     cell, s2, s1 = make_cell(), make_scene("S2.X"), make_scene("S1/Y", sensor="s1")
-    key = task_key(cell, s2, s1)
+    key = task_key(cell, (s2, s1))
     assert key.startswith(f"{cell.cell_id}-20230610t101031-")
     assert "." not in key
     assert "/" not in key
-    others = {task_key(cell, s2, make_scene("S1Z")), task_key(cell, make_scene("S2Y"), s1), task_key(cell, s1, s2)}
+    others = {
+        task_key(cell, (s2, make_scene("S1Z"))),
+        task_key(cell, (make_scene("S2Y"), s1)),
+        task_key(cell, (s1, s2)),
+    }
     assert len(others | {key}) == 4
     assert len(key) + len(".label.npy") <= 100
 
@@ -142,5 +148,6 @@ def test_memory_grows_with_the_chips(plan: IngestPlan) -> None:
     task = plan.tasks[0]
     small, large = (Unit(unit_id="u", first_row=0, tasks=(task,) * n) for n in (1, 50))
     chip = 24 * 24 * (12 * 2 + 2 * 4 + 1)
-    assert large.memory_bytes(24) - small.memory_bytes(24) >= 49 * chip
-    assert small.memory_bytes(264) > small.memory_bytes(24)
+    wide = replace(plan.request, chip_px=264)
+    assert large.memory_bytes(plan.request) - small.memory_bytes(plan.request) >= 49 * chip
+    assert small.memory_bytes(wide) > small.memory_bytes(plan.request)

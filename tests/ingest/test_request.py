@@ -7,8 +7,9 @@ from datetime import date
 import pytest
 
 from ingest.aoi import DateRange
-from ingest.request import Request, check, parse_gap, parse_s1, s1_dates
+from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, s1_dates
 from pipeline import record
+from pipeline.bands import S2_NAMES
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest
@@ -16,13 +17,13 @@ pytestmark = pytest.mark.ingest
 
 @pytest.mark.parametrize(("text", "hours"), [("3d", 72), ("12h", 12), ("0.5d", 12), ("1.5h", 1.5), (" 2d ", 48)])
 def test_gap(text: str, hours: float) -> None:
-    assert parse_gap(text) == hours
+    assert parse_gap(text, "--max-gap") == hours
 
 
 @pytest.mark.parametrize("text", ["", "3", "d", "-1d", "3w", "3 d", "1e3h", "3d4h", "nanh", "infd", "0d", "0h"])
 def test_bad_gap(text: str) -> None:
     with pytest.raises(UsageError, match="--max-gap"):
-        parse_gap(text)
+        parse_gap(text, "--max-gap")
 
 
 def test_s1() -> None:
@@ -82,3 +83,15 @@ def test_the_end_of_the_calendar_is_no_crash(
     wide = s1_dates(make_request(dates=DateRange(start=start, end=end), max_gap_hours=hours))
     assert start is None or wide.start is None or wide.start <= start
     assert end is None or wide.end is None or wide.end >= end
+
+
+def test_bands_come_in_storage_order() -> None:
+    assert parse_bands("b8a, B02,") == ("B02", "B8A")
+    assert parse_bands("") == S2_NAMES
+    with pytest.raises(UsageError, match="B10"):
+        parse_bands("B02,B10")
+
+
+def test_a_stack_has_a_date(make_request: Callable[..., Request]) -> None:
+    with pytest.raises(UsageError, match="--frames 0"):
+        check(make_request(kind="stack", frames=0))

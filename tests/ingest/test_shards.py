@@ -39,7 +39,9 @@ def made(plan: IngestPlan) -> list[Made]:
 
 
 def _write(store: Store, plan: IngestPlan, made: list[Made]) -> receipt.Receipt:
-    return shards.write_unit(store, plan.units[1], made, codec="npy", fingerprint=plan.fingerprint)
+    return shards.write_unit(
+        store, plan.units[1], made, request=replace(plan.request, codec="npy"), fingerprint=plan.fingerprint
+    )
 
 
 def test_a_receipt_says_where_everything_is(plan: IngestPlan, made: list[Made]) -> None:

@@ -1,0 +1,147 @@
+"""One unit of stacks → its samples and verdicts. Pixels in, pixels out; writes nothing.
+
+Scenes are read in order of time, each for the cells that still want a frame then: a stack takes the first good dates
+that are far enough apart, and what comes after its last frame is never read.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.assemble import Made
+from ingest.plan import StackTask, Unit
+from ingest.quality import QualityReport, judge, make_mask
+from ingest.raster import Coordinates
+from ingest.request import Request
+from ingest.scene import Scene
+from ingest.sensors import Block, cloud_of, read_labels, read_s2, read_scl
+from pipeline.sample import SampleMeta, StackSample
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Frame:
+    """One date of one cell."""
+
+    scene: Scene
+    """Where from."""
+    s2: NDArray[np.uint16]
+    """(C, H, W)."""
+    mask: NDArray[np.uint8]
+    """(H, W)."""
+    warped: NDArray[np.bool_]
+    """(C,)."""
+    quality: QualityReport
+    """The verdict."""
+
+
+@dataclass(slots=True, kw_only=True)
+class _Series:
+    """A stack that is being filled."""
+
+    task: StackTask
+    """What was asked for."""
+    frames: list[_Frame] = field(default_factory=list)
+    """Good ones so far, by time."""
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Reasons of the others."""
+
+    def wants(self, scene: Scene, request: Request) -> bool:
+        """Whether to look at a scene's pixels."""
+        if len(self.frames) == request.frames or scene not in self.task.candidates:
+            return False
+        last = self.frames[-1].scene.acquired if self.frames else None
+        return last is None or (scene.acquired - last).total_seconds() >= request.min_gap_hours * 3600
+
+    def offer(self, frame: _Frame) -> None:
+        """Take a frame, or count why not."""
+        if frame.quality.reason:
+            self.rejected[frame.quality.reason] += 1
+        else:
+            self.frames.append(frame)
+
+
+def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made]:
+    """The stacks of `unit`, in task order.
+
+    Raises:
+        ReadError: an asset could not be read.
+    """
+    shared: Coordinates = {}
+    tasks = [task for task in unit.tasks if isinstance(task, StackTask)]
+    series = [_Series(task=task) for task in tasks]
+    scenes = {scene.scene_id: scene for task in tasks for scene in task.candidates}
+    for scene in sorted(scenes.values(), key=lambda scene: (scene.acquired, scene.scene_id)):
+        wanting = [one for one in series if one.wants(scene, request)]
+        if wanting:
+            _read(scene, wanting, request, shared)
+    labels = read_labels(tasks, shared) if with_label else None
+    for i, one in enumerate(series):
+        yield _made(one, request, None if labels is None else labels[i])
+
+
+def _read(scene: Scene, wanting: Sequence[_Series], request: Request, shared: Coordinates) -> None:
+    cells = [one.task.cell for one in wanting]
+    s2 = read_s2(scene, cells, bands=request.s2_bands, shared=shared)
+    scl = read_scl(scene, cells, shared)
+    for i, one in enumerate(wanting):
+        one.offer(_frame(scene, s2, i, scl=None if scl is None else scl[i], request=request))
+
+
+def _frame(scene: Scene, s2: Block, i: int, *, scl: NDArray[np.generic] | None, request: Request) -> _Frame:
+    mask = make_mask(s2.valid[i], np.ones_like(s2.valid[i]), scl)
+    cloud = cloud_of(scene, mask, seen=scl is not None)
+    limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
+    pixels, quality = s2.data[i].astype("<u2"), judge(mask, cloud, **limits)
+    return _Frame(scene=scene, s2=pixels, mask=mask, warped=s2.warped[i], quality=quality)
+
+
+def _made(series: _Series, request: Request, label: NDArray[np.uint8] | None) -> Made:
+    quality = _quality(series, request.frames)
+    sample = None
+    if not quality.reason:
+        sample = StackSample(
+            key=series.task.key,
+            s2=np.stack([frame.s2 for frame in series.frames]),
+            mask=np.stack([frame.mask for frame in series.frames]),
+            label=label,
+            meta=_meta(series, quality, request.s2_bands),
+        )
+    return Made(task=series.task, quality=quality, sample=sample)
+
+
+def _quality(series: _Series, wanted: int) -> QualityReport:
+    """Means over the frames; the most frequent reason where too few were good."""
+    reports = [frame.quality for frame in series.frames]
+    clouds = [report.cloud_fraction for report in reports if report.cloud_fraction is not None]
+    most = series.rejected.most_common(1)
+    reason = f"too few dates: {most[0][0] if most else 'gap'}" if len(reports) < wanted else ""
+    return QualityReport(
+        valid_fraction=float(np.mean([report.valid_fraction for report in reports])) if reports else 0.0,
+        cloud_fraction=float(np.mean(clouds)) if clouds else None,
+        reason=reason,
+    )
+
+
+def _meta(series: _Series, quality: QualityReport, bands: Sequence[str]) -> SampleMeta:
+    task, scenes = series.task, [frame.scene for frame in series.frames]
+    warped = np.logical_or.reduce([frame.warped for frame in series.frames])
+    return SampleMeta(
+        cell_id=task.cell.cell_id,
+        epsg=task.cell.epsg,
+        transform=task.cell.transform,
+        center_lonlat=task.cell.center_lonlat,
+        acquired=tuple(scene.acquired for scene in scenes),
+        s1_acquired=(),
+        scene_ids={"s2": tuple(scene.scene_id for scene in scenes)},
+        gap_hours=None,
+        backscatter=None,
+        orbit_state=None,
+        cloud_fraction=quality.cloud_fraction,
+        valid_fraction=quality.valid_fraction,
+        shift_px=None,
+        resampled=tuple(np.array(bands)[warped].tolist()),
+        classes=tuple(sorted({name for scene in task.labels for name in scene.classes})),
+    )

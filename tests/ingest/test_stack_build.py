@@ -1,0 +1,159 @@
+"""Stacks from a catalog to shards and cube: the right scenes, whatever the workers, and readable by others."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from typer.testing import CliRunner
+
+from ingest.build import build, explain
+from ingest.cli import app
+from ingest.cube import open_cube
+from ingest.planner import make_plan
+from ingest.request import Request
+from pipeline import index, manifest
+from pipeline.codec import decode
+from pipeline.errors import UsageError
+from pipeline.sample import StackSample, validate
+from pipeline.store import Store
+
+pytestmark = pytest.mark.ingest
+Ask = Callable[..., Request]
+RGB = ("B02", "B03", "B04")
+
+
+@pytest.fixture(scope="module")
+def asked(make_request: Ask) -> Request:
+    return make_request(kind="stack", s1=(), max_gap_hours=0.0, frames=2, min_gap_hours=24.0, s2_bands=RGB)
+
+
+@pytest.fixture(scope="module")
+def built(asked: Request, tmp_path_factory: pytest.TempPathFactory) -> Store:
+    store = Store.at(str(tmp_path_factory.mktemp("stacks") / "out"))
+    build(asked, store.url, workers=0)
+    return store
+
+
+def samples(store: Store) -> dict[str, StackSample]:
+    known = manifest.load(store)
+    table = manifest.load_index(store, known)
+    names = [spec.name for spec in known.members] + ["json"]
+    found = {}
+    for row in table.to_pylist():
+        members = {}
+        for name in names:
+            start = row[f"{name}_offset"]
+            data = store.read_range(row["shard"], start, start + row[f"{name}_size"])
+            assert index.crc32c(data) == row[f"{name}_crc32c"]
+            members[name if name == "json" else f"{name}.{known.codec}"] = data
+        sample = decode(row["key"], members, kind=known.kind, specs=known.members)
+        assert isinstance(sample, StackSample)
+        validate(sample)
+        assert row["time"] == sample.meta.acquired[0]
+        found[row["key"]] = sample
+    return found
+
+
+def tree(store: Store) -> dict[str, str]:
+    root = Path(store.path(""))
+    return {
+        str(path.relative_to(root)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(root.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_frames_are_the_scenes_pixels(built: Store, asked: Request, tiny: Any) -> None:
+    known = manifest.load(built)
+    assert (known.kind, known.s2_bands, known.s1_bands) == ("stack", RGB, ())
+    assert known.members[0].shape == (2, 3, 24, 24)
+    stats = manifest.load_stats(built)
+    assert stats.s2 is not None
+    assert stats.s2.bands == RGB
+    assert stats.s1 is None
+    plan = make_plan(asked)
+    offsets = {scene.scene_id: scene.assets["B04"].dn_offset for task in plan.tasks for scene in task.candidates}
+    found = samples(built)
+    assert found
+    for sample in found.values():
+        first, second = sample.meta.acquired
+        assert (second - first).total_seconds() >= 24 * 3600
+        col, row = (round((sample.meta.transform[2] - 500040) / 10), round((5300040 - sample.meta.transform[5]) / 10))
+        for frame, scene_id in enumerate(sample.meta.scene_ids["s2"]):
+            with rasterio.open(tiny.path(scene_id, "B04")) as file:
+                dn = file.read(1)[row : row + 24, col : col + 24].astype(int)
+            wanted = np.where(dn == 0, 0, np.maximum(dn + offsets[scene_id], 1))
+            np.testing.assert_array_equal(sample.s2[frame, 2], wanted)
+
+
+def test_cube_equals_shards(built: Store) -> None:
+    cube, found = open_cube(built), samples(built)
+    assert cube["s2"].dims == ("sample", "frame", "band", "y", "x")
+    assert list(cube["band"].values) == list(RGB)
+    keys = cube["key"].values.tolist()
+    assert sum(cube["accepted"].values) == len(found)
+    for key, sample in found.items():
+        chip = cube.isel(sample=keys.index(key))
+        np.testing.assert_array_equal(chip["s2"].values, sample.s2)
+        np.testing.assert_array_equal(chip["mask"].values, sample.mask)
+        times = [round(when.timestamp()) for when in sample.meta.acquired]
+        assert chip["time"].values.astype("datetime64[s]").astype(int).tolist() == times
+
+
+@pytest.mark.slow
+def test_workers_and_a_second_run_change_nothing(built: Store, asked: Request, tmp_path: Path) -> None:
+    before = tree(built)
+    build(asked, built.url, workers=0)
+    assert tree(built) == before
+    other = Store.at(str(tmp_path / "two"))
+    build(asked, other.url, workers=2)
+    assert tree(other) == before
+
+
+def test_dates_that_turn_out_bad_are_replaced_or_told(asked: Request, make_request: Ask, tmp_path: Path) -> None:
+    """No chip may have any cloud: what can be filled from spare dates is, the rest is rejected with its reason."""
+    strict = make_request(
+        kind="stack", s1=(), max_gap_hours=0.0, frames=2, min_gap_hours=24.0, s2_bands=RGB, max_cloud_percent=0.0
+    )
+    store = Store.at(str(tmp_path / "strict"))
+    counts = dict(build(strict, store.url, workers=0).counts)
+    assert sum(counts.values()) == len(make_plan(strict).tasks)
+    assert set(counts) <= {"accepted", "too few dates: cloud", "too few dates: s2 nodata"}
+    assert all((sample.mask & 4 == 0).all() for sample in samples(store).values())
+
+
+def test_a_request_that_cannot_be_met_says_why(make_request: Ask, tmp_path: Path) -> None:
+    many = make_request(kind="stack", s1=(), max_gap_hours=0.0, frames=9, min_gap_hours=24.0)
+    assert "9 wanted" in explain(make_plan(many))
+    with pytest.raises(UsageError, match="9 wanted"):
+        build(many, str(tmp_path / "none"), workers=0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--kind", "pair", "--frames", "3"], "--kind stack"),
+        (["--kind", "stack", "--frames", "0"], "--frames 0"),
+        (["--kind", "stack", "--min-gap", "soon"], "--min-gap"),
+        (["--kind", "stack", "--bands", "B10"], "B10"),
+    ],
+)
+def test_bad_flags_are_one_message(tiny: Any, flags: list[str], said: str) -> None:
+    asked = ["plan", "--aoi", str(tiny.aoi), "--catalog", str(tiny.root), "--chip-px", "24", *flags]
+    done = CliRunner().invoke(app, asked)
+    assert isinstance(done.exception, UsageError)
+    assert said in str(done.exception)
+
+
+def test_the_command_plans_stacks(tiny: Any) -> None:
+    flags = ["--kind", "stack", "--frames", "2", "--min-gap", "1d", "--chip-px", "24", "--json"]
+    done = CliRunner().invoke(app, ["plan", "--aoi", str(tiny.aoi), "--catalog", str(tiny.root), *flags])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.output)
+    assert told["chips"] > 0
+    assert all(names.count(" + ") >= 1 for names in told["stacks"])
