@@ -90,7 +90,7 @@ def test_loss_falls_on_real_dates(stack: Path, tmp_path: Path) -> None:
     learn("satmae.py", "tiny_temporal", stack, tmp_path / "run", launch=())
 
 
-def learn(script: str, recipe: str, data: Path, out: Path, launch: tuple[str, ...] = harness.LAUNCH) -> None:
+def learn(script: str, recipe: str, data: Path, out: Path, *, launch: tuple[str, ...] = harness.LAUNCH) -> None:
     """Train, on two ranks by default; the loss must fall by a tenth."""
     train = ["--recipe", recipe, "--data", str(data), "--out", str(out), "--steps", str(STEPS), "--batch", "8"]
     harness.run(*launch, f"train/{script}", *train)

@@ -27,7 +27,8 @@ FLAGS = {
 }
 DEFAULTS = {
     "max_gap": "3d", "max_cloud": 20.0, "max_nodata": 1.0, "chip_px": 264, "grid": "utm", "s1": "rtc", "labels": "",
-    "codec": "b2", "val": 10.0, "seed": 0, "dates": None, "kind": "pair", "frames": None, "min_gap": None, "bands": None,
+    "codec": "b2", "val": 10.0, "seed": 0, "dates": None, "kind": "pair", "frames": None,
+    "min_gap": None, "bands": None,
 }  # fmt: skip
 
 
