@@ -41,6 +41,12 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         help="begin with these weights, of any layout that train/export.py writes; what they lack begins anew",
     )
     flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
+    flags.add_argument("--compile", action="store_true", help="compile each layer (minutes at the start, then faster)")
+    flags.add_argument(
+        "--recompute",
+        action="store_true",
+        help="less memory: run each layer again in the backward pass, a third slower",
+    )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     return flags
 

@@ -43,6 +43,10 @@ class Options:
     """Steps."""
     threads: int = 4
     """Readers of each rank."""
+    compile: bool = False
+    """Compile each layer."""
+    recompute: bool = False
+    """Keep only the layers' inputs for the backward pass."""
     init: str | None = None
     """URL of weights of any published layout to begin with; not looked at when a checkpoint is there."""
 
@@ -166,7 +170,7 @@ def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objecti
     elif job.options.init is not None:
         init = job.options.init
         ranks.together(job.accelerator, lambda: weights.initial(built.module, init))
-    wrapped = loop.prepare(job.accelerator, built)
+    wrapped = loop.prepare(job.accelerator, built, compiled=job.options.compile, recompute=job.options.recompute)
     optimizer = adamw(built.module, job.recipe.optim)
     if found is not None:
         load_optimizer(optimizer, built.module, found.optimizer)

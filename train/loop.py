@@ -18,6 +18,7 @@ from pipeline.errors import PretrainError, StreamError
 from train import ranks
 from train.batch import Batch, Losses
 from train.meter import Row
+from train.models.blocks import compile_layers, set_recompute
 from train.objective import Objective
 from train.optim import OptimConfig, lr_at, peak_lr, set_lr
 from train.stream.loader import Loader, StreamState
@@ -61,8 +62,18 @@ class Trainee:
     """This rank's batches."""
 
 
-def prepare(accelerator: Accelerator, objective: Objective) -> nn.Module:
-    """The objective's module on its device, its gradients averaged over ranks."""
+def prepare(accelerator: Accelerator, objective: Objective, *, compiled: bool, recompute: bool) -> nn.Module:
+    """The objective's module on its device, its gradients averaged over ranks.
+
+    Args:
+        accelerator: of the run.
+        objective: whose module is changed in place.
+        compiled: compile each layer.
+        recompute: keep only the layers' inputs for the backward pass.
+    """
+    set_recompute(objective.module, on=recompute)
+    if compiled:
+        compile_layers(objective.module)
     wrapped: nn.Module = accelerator.prepare(objective.module)
     ranks.guard(accelerator)
     return wrapped.train()

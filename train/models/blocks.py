@@ -7,9 +7,12 @@ Axes: B batch, C bands, H W pixels, L patches or tokens, Q queries, K keys, P va
 E head width. A bias is (B or 1, N, Q, K).
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import UsageError
 
@@ -49,9 +52,38 @@ def fused_attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Ten
 def attend(q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor, *, heads: int, bias: Tensor | None) -> Tensor:
     """Multi-head attention, (B, Q, D). Heads are contiguous slices of the width."""
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q_BLD, k_BLD, v_BLD))
-    # On CPU the fused kernel's bfloat16 backward is five times slower than the plain one; float32 is equal.
-    attention = explicit_attention if q.device.type == "cpu" else fused_attention
-    return attention(q, k, v, bias=bias).transpose(1, 2).flatten(2)
+    if q.device.type != "cpu":
+        return fused_attention(q, k, v, bias=bias).transpose(1, 2).flatten(2)
+    # On CPU the fused kernel's bfloat16 backward is five times slower than the plain one; float32 is equal. The plain
+    # one's weights are computed anew in the backward: an eighth of a step's memory for a hundredth of its time.
+    out_BNQE: Tensor = checkpoint(explicit_attention, q, k, v, bias=bias, use_reentrant=False, preserve_rng_state=False)
+    return out_BNQE.transpose(1, 2).flatten(2)
+
+
+def layers_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of a model that can be compiled or computed anew: those with a `recompute` switch."""
+    return [module for module in model.modules() if hasattr(module, "recompute")]
+
+
+def set_recompute(model: nn.Module, *, on: bool) -> None:
+    """Keep only the layers' inputs for the backward pass, which then runs each layer again (a third more work)."""
+    for layer in layers_of(model):
+        layer.recompute = on  # type: ignore[assignment]  # a switch, not a parameter
+
+
+def compile_layers(model: nn.Module, *, backend: str = "inductor") -> None:
+    """Compile each layer in place. All layers of one kind share the result, and state dict names stay."""
+    for layer in layers_of(model):
+        layer.compile(backend=backend)
+
+
+def run_layer(layer: nn.Module, *args: Any, **kwargs: Any) -> Tensor:
+    """`layer(...)`, computed anew in the backward pass where its switch is on."""
+    if layer.recompute and torch.is_grad_enabled():
+        out: Tensor = checkpoint(layer, *args, use_reentrant=False, **kwargs)
+        return out
+    result: Tensor = layer(*args, **kwargs)
+    return result
 
 
 class SelfAttention(nn.Module):
@@ -111,6 +143,8 @@ class FeedForward(nn.Module):
 class EncoderLayer(nn.ModuleList):
     """Self-attention (0) and feed-forward (1), each with its residual."""
 
+    recompute = False
+
     def __init__(self, width: int, heads: int) -> None:
         super().__init__([SelfAttention(width, heads), FeedForward(width)])
 
@@ -124,6 +158,8 @@ class EncoderLayer(nn.ModuleList):
 
 class FusionLayer(nn.ModuleList):
     """Self-attention (0), cross-attention (1) and feed-forward (2), each with its residual."""
+
+    recompute = False
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__([SelfAttention(width, heads), CrossAttention(width, heads), FeedForward(width)])
@@ -148,7 +184,7 @@ class Transformer(nn.Module):
     def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         for layer in self.layers:
-            tokens_BLD = layer(tokens_BLD, bias)
+            tokens_BLD = run_layer(layer, tokens_BLD, bias)
         out: Tensor = self.norm_out(tokens_BLD)
         return out
 
@@ -178,7 +214,7 @@ class FusionEncoder(nn.Module):
     def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Tensor, cross_bias: Tensor) -> Tensor:
         """(B, Q, D) and (B, K, D) to (B, Q, D); the context is the same for every layer."""
         for layer in self.layers:
-            tokens_BQD = layer(tokens_BQD, context_BKD, self_bias=self_bias, cross_bias=cross_bias)
+            tokens_BQD = run_layer(layer, tokens_BQD, context_BKD, self_bias=self_bias, cross_bias=cross_bias)
         out: Tensor = self.norm_out(tokens_BQD)
         return out
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from train.models.blocks import attend, check_heads
+from train.models.blocks import attend, check_heads, run_layer
 
 EPS = 1e-6
 """Of every LayerNorm."""
@@ -64,6 +64,8 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Attention and MLP, each with its norm and residual; in training each residual is dropped at `drop_path`."""
 
+    recompute = False
+
     def __init__(self, width: int, heads: int, *, mlp_ratio: float, drop_path: float = 0.0) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=EPS)
@@ -89,7 +91,7 @@ class Block(nn.Module):
 def run(blocks: nn.ModuleList, tokens_BLD: Tensor) -> Tensor:
     """`blocks` one behind the other."""
     for block in blocks:
-        tokens_BLD = block(tokens_BLD)
+        tokens_BLD = run_layer(block, tokens_BLD)
     return tokens_BLD
 
 

@@ -6,16 +6,25 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import nn
 
+from train import flops
 from train.models.contrastive import Mode
+from train.models.croma import CromaConfig
+from train.models.satmae_config import SatmaeConfig
 from train.optim import OptimConfig, peak_lr
 from train.stream.lanes import default_lanes, divisors
 from train.stream.loader import StreamConfig
 
 R = TypeVar("R", bound="Any")
+_STATE_BYTES = 16
+"""Of a trained number: weight, gradient and two moments in float32."""
 
 
 class Run(Protocol):
     """A recipe: a frozen dataclass that holds all that decides what a run computes."""
+
+    @property
+    def model(self) -> CromaConfig | SatmaeConfig:
+        """The network."""
 
     @property
     def stream(self) -> StreamConfig:
@@ -55,6 +64,12 @@ class Derived:
 
     parameters: int
     """Trained numbers."""
+    gflop_per_sample: float
+    """Billions of operations, forward and backward."""
+    state_gb: float
+    """Gigabytes of weights, gradients and AdamW's moments, on each rank."""
+    activation_mb: float
+    """Megabytes of saved activations per sample, about."""
     tokens: int
     """Of a sample; for CROMA of each sensor."""
     kept_tokens: int
@@ -79,8 +94,12 @@ def derive(run: Run, samples: int) -> Derived:
     """What follows from `run` on a split of `samples`; no memory is taken."""
     batch = run.stream.global_batch
     lanes = run.stream.lanes or default_lanes(batch, samples)
+    trained = parameters(run)
     return Derived(
-        parameters=parameters(run),
+        parameters=trained,
+        gflop_per_sample=round(flops.step(run.model) / 1e9, 3),
+        state_gb=round(trained * _STATE_BYTES / 1e9, 3),
+        activation_mb=round(flops.activation_bytes(run.model, run.precision) / 1e6, 3),
         tokens=run.tokens,
         kept_tokens=run.kept_tokens,
         global_batch=batch,
