@@ -65,7 +65,7 @@ def adamw(module: nn.Module, config: OptimConfig) -> torch.optim.AdamW:
     matrices = [parameter for parameter in parameters if _decays(parameter, config)]
     others = [parameter for parameter in parameters if not _decays(parameter, config)]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    fused = all(parameter.is_cuda for parameter in parameters)
+    fused = all(parameter.device.type in {"cpu", "cuda"} for parameter in parameters)
     return torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0, betas=config.betas, fused=fused)
 
 
