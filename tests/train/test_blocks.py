@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 import torch
 
+from train.models import blocks
 from train.models.blocks import attend, compile_layers, explicit_attention, layers_of, set_recompute
 from train.models.croma import Croma, CromaConfig
+from train.models.positions import AlibiRows
 from train.models.satmae import Satmae
 from train.models.satmae_config import SatmaeConfig
 
@@ -77,3 +79,23 @@ def test_attention_keeps_its_inputs_only() -> None:
     wanted = explicit_attention(q, k, v, bias=bias).transpose(1, 2).flatten(2)
     assert torch.equal(out, wanted)
     assert torch.equal(torch.autograd.grad(out.sum(), qkv)[0], torch.autograd.grad(wanted.sum(), qkv)[0])
+
+
+@pytest.mark.parametrize("name", ["croma", "satmae"])
+def test_large_images_are_read_in_parts(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same numbers, whatever part of the scores fits at once; CROMA's bias is then never whole."""
+    model, _ = made(name)
+    images = torch.rand(1, 12 if name == "croma" else 2, 160, 136)
+    given = {"s2_BCHW": images, "s1_BCHW": images[:, :2]} if name == "croma" else {"images": images}
+    with torch.no_grad():
+        whole = model.encode(**given)
+        monkeypatch.setattr(blocks, "SCORE_BYTES", 4 * 4 * 40 * 34 * 100)
+        asked: list[int] = []
+        real = AlibiRows.rows
+        monkeypatch.setattr(AlibiRows, "rows", lambda *call: asked.append(call[2] - call[1]) or real(*call))
+        parts = model.encode(**given)
+    assert whole.keys() == parts.keys()
+    for feature in whole:
+        torch.testing.assert_close(parts[feature], whole[feature], atol=1e-5, rtol=1e-5)
+    assert max(asked, default=100) == 100
+    assert bool(asked) == (name == "croma")

@@ -42,7 +42,7 @@ def test_sample_ids_are_rows_of_the_split(pairs: Store, sample_of: Callable) -> 
         wanted = sample_of(first + number, 24)
         chips = one.read(number)
         assert one.key(number) == wanted.key
-        assert chips.acquired == ()
+        assert chips.meta is None
         np.testing.assert_array_equal(chips.images["s1"], wanted.s1)
         np.testing.assert_array_equal(chips.images["s2"], wanted.s2)
 

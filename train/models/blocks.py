@@ -15,6 +15,12 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from pipeline.errors import UsageError
+from train.models.positions import AlibiRows
+
+Bias = Tensor | AlibiRows
+"""(B or 1, N, Q, K), or what it is computed from."""
+SCORE_BYTES = 256 * 2**20
+"""Most bytes of attention scores (float32) at once, without gradient."""
 
 
 def patchify(image_BCHW: Tensor, patch: int) -> Tensor:
@@ -49,15 +55,36 @@ def fused_attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Ten
     return functional.scaled_dot_product_attention(q_BNQE, k_BNKE, v_BNKE, attn_mask=mask)
 
 
-def attend(q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor, *, heads: int, bias: Tensor | None) -> Tensor:
-    """Multi-head attention, (B, Q, D). Heads are contiguous slices of the width."""
+def attend(q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor, *, heads: int, bias: Bias | None) -> Tensor:
+    """Multi-head attention, (B, Q, D). Heads are contiguous slices of the width.
+
+    Without gradient the scores of at most `SCORE_BYTES` are there at once, so that an image may be of any size.
+    """
     q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q_BLD, k_BLD, v_BLD))
-    if q.device.type != "cpu":
-        return fused_attention(q, k, v, bias=bias).transpose(1, 2).flatten(2)
+    queries = q.shape[2]
+    step = queries if torch.is_grad_enabled() else max(1, SCORE_BYTES // (4 * q.shape[0] * heads * k.shape[2]))
+    parts = [
+        _attention(q[:, :, first : first + step], k, v, bias=_rows(bias, first, min(first + step, queries)))
+        for first in range(0, queries, step)
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
+
+
+def _attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Tensor | None) -> Tensor:
+    if q_BNQE.device.type != "cpu" or not torch.is_grad_enabled():
+        return fused_attention(q_BNQE, k_BNKE, v_BNKE, bias=bias)
     # On CPU the fused kernel's bfloat16 backward is five times slower than the plain one; float32 is equal. The plain
     # one's weights are computed anew in the backward: an eighth of a step's memory for a hundredth of its time.
-    out_BNQE: Tensor = checkpoint(explicit_attention, q, k, v, bias=bias, use_reentrant=False, preserve_rng_state=False)
-    return out_BNQE.transpose(1, 2).flatten(2)
+    out_BNQE: Tensor = checkpoint(
+        explicit_attention, q_BNQE, k_BNKE, v_BNKE, bias=bias, use_reentrant=False, preserve_rng_state=False
+    )
+    return out_BNQE
+
+
+def _rows(bias: Bias | None, first: int, stop: int) -> Tensor | None:
+    if bias is None:
+        return None
+    return bias.rows(first, stop) if isinstance(bias, AlibiRows) else bias[..., first:stop, :]
 
 
 def layers_of(model: nn.Module) -> list[nn.Module]:
@@ -97,7 +124,7 @@ class SelfAttention(nn.Module):
         self.to_qkv = nn.Linear(width, 3 * width, bias=False)
         self.to_out = nn.Linear(width, width)
 
-    def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, bias: Bias | None = None) -> Tensor:
         """(B, L, D) to (B, L, D), without the residual."""
         q, k, v = self.to_qkv(self.input_norm(tokens_BLD)).chunk(3, dim=-1)
         out: Tensor = self.to_out(attend(q, k, v, heads=self.heads, bias=bias))
@@ -117,7 +144,7 @@ class CrossAttention(nn.Module):
         self.to_v = nn.Linear(width, width, bias=False)
         self.to_out = nn.Linear(width, width)
 
-    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, bias: Bias | None = None) -> Tensor:
         """(B, Q, D) and (B, K, D) to (B, Q, D), without the residual."""
         tokens_BQD, context_BKD = self.input_norm(tokens_BQD), self.input_norm(context_BKD)
         q, k, v = self.to_q(tokens_BQD), self.to_k(context_BKD), self.to_v(context_BKD)
@@ -148,7 +175,7 @@ class EncoderLayer(nn.ModuleList):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__([SelfAttention(width, heads), FeedForward(width)])
 
-    def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, bias: Bias | None = None) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         attention, feed_forward = self
         tokens_BLD = tokens_BLD + attention(tokens_BLD, bias)
@@ -164,7 +191,7 @@ class FusionLayer(nn.ModuleList):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__([SelfAttention(width, heads), CrossAttention(width, heads), FeedForward(width)])
 
-    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Tensor, cross_bias: Tensor) -> Tensor:
+    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Bias, cross_bias: Bias) -> Tensor:
         """(B, Q, D) and (B, K, D) to (B, Q, D)."""
         self_attention, cross_attention, feed_forward = self
         tokens_BQD = tokens_BQD + self_attention(tokens_BQD, self_bias)
@@ -181,7 +208,7 @@ class Transformer(nn.Module):
         self.layers = nn.ModuleList(EncoderLayer(width, heads) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width)
 
-    def forward(self, tokens_BLD: Tensor, bias: Tensor | None = None) -> Tensor:
+    def forward(self, tokens_BLD: Tensor, bias: Bias | None = None) -> Tensor:
         """(B, L, D) to (B, L, D)."""
         for layer in self.layers:
             tokens_BLD = run_layer(layer, tokens_BLD, bias)
@@ -197,7 +224,7 @@ class Encoder(nn.Module):
         self.linear_input = nn.Linear(patch_values, width)
         self.transformer = Transformer(width, depth, heads)
 
-    def forward(self, patches_BLP: Tensor, bias: Tensor) -> Tensor:
+    def forward(self, patches_BLP: Tensor, bias: Bias) -> Tensor:
         """(B, L, P) to (B, L, D)."""
         out: Tensor = self.transformer(self.linear_input(patches_BLP), bias)
         return out
@@ -211,7 +238,7 @@ class FusionEncoder(nn.Module):
         self.layers = nn.ModuleList(FusionLayer(width, heads) for _ in range(depth))
         self.norm_out = nn.LayerNorm(width)
 
-    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Tensor, cross_bias: Tensor) -> Tensor:
+    def forward(self, tokens_BQD: Tensor, context_BKD: Tensor, *, self_bias: Bias, cross_bias: Bias) -> Tensor:
         """(B, Q, D) and (B, K, D) to (B, Q, D); the context is the same for every layer."""
         for layer in self.layers:
             tokens_BQD = run_layer(layer, tokens_BQD, context_BKD, self_bias=self_bias, cross_bias=cross_bias)

@@ -19,14 +19,15 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from train.batch import Losses
-from train.models.blocks import Encoder, FusionEncoder, Transformer, at_least_float32, patchify, pooled_head
+from train.models.blocks import Bias, Encoder, FusionEncoder, Transformer, at_least_float32, patchify, pooled_head
 from train.models.contrastive import ContrastiveHead, Mode
 from train.models.masking import Mask, kept_count, mask_from_noise, take_patches
-from train.models.positions import alibi_bias, alibi_slopes, grid_yx, patch_yx, sincos_table
+from train.models.positions import AlibiRows, alibi_bias, alibi_slopes, grid_yx, patch_yx, sincos_table
 
 TargetNorm = Literal["joint", "per_sensor"]
 _TARGET_EPS = 1e-6
 _MASK_TOKEN_STD = 0.02
+_LARGE_PATCHES = 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -195,6 +196,8 @@ class Croma(nn.Module):
     def encode(self, s1_BCHW: Tensor | None = None, s2_BCHW: Tensor | None = None) -> dict[str, Tensor]:
         """Features of whole images of any size, rectangular ones too; one sensor is enough.
 
+        Without gradient the memory grows with the number of patches, not with its square.
+
         Args:
             s1_BCHW: float in 0..1, SAR bands; sides are multiples of the patch.
             s2_BCHW: float in 0..1, optical bands, of the same size.
@@ -209,9 +212,12 @@ class Croma(nn.Module):
             raise UsageError(f"encode needs SAR, optical or both at one size, but got {shapes}. Pass equal B, H and W.")
         rows, cols = (side // self.config.patch for side in images[0].shape[2:])
         grid = grid_yx(rows, cols, device=images[0].device)[None]
-        return self._encode_all(s1_BCHW, s2_BCHW, self._bias(grid, grid))
+        # A large image's bias is computed as it is needed: at 504 px it has 250 million numbers.
+        lazy = rows * cols > _LARGE_PATCHES and not torch.is_grad_enabled()
+        rows_of = AlibiRows(query_yx=grid, key_yx=grid, slopes_N=self.slopes_N.float())
+        return self._encode_all(s1_BCHW, s2_BCHW, rows_of if lazy else self._bias(grid, grid))
 
-    def _encode_all(self, s1_BCHW: Tensor | None, s2_BCHW: Tensor | None, bias: Tensor) -> dict[str, Tensor]:
+    def _encode_all(self, s1_BCHW: Tensor | None, s2_BCHW: Tensor | None, bias: Bias) -> dict[str, Tensor]:
         out: dict[str, Tensor] = {}
         if s1_BCHW is not None:
             out["SAR_encodings"] = s1 = self.s1_encoder(patchify(s1_BCHW, self.config.patch), bias)

@@ -7,6 +7,7 @@ Axes: B batch, L patches, Q queries, K keys, D width, N heads.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -70,6 +71,22 @@ def alibi_bias(query_yx: Tensor, key_yx: Tensor, slopes_N: Tensor) -> Tensor:
     # In float64, because PyTorch's float32 square root on CPU is off by a bit in every seventh value.
     distance = (offset_y.square() + offset_x.square()).double().sqrt().float()
     return -slopes_N[:, None, None] * distance[..., None, :, :]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class AlibiRows:
+    """`alibi_bias` that is only computed for the queries asked for: of a large image the whole is too much."""
+
+    query_yx: Tensor
+    """(..., Q, 2) float32 in patch units."""
+    key_yx: Tensor
+    """(..., K, 2) float32 in patch units."""
+    slopes_N: Tensor
+    """(N,) float32."""
+
+    def rows(self, first: int, stop: int) -> Tensor:
+        """The bias of queries `first` to `stop`, (..., N, stop - first, K) float32."""
+        return alibi_bias(self.query_yx[..., first:stop, :], self.key_yx, self.slopes_N)
 
 
 def sincos_table(rows: int, cols: int, *, width: int, dtype: torch.dtype = torch.float32) -> Tensor:

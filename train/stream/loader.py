@@ -7,7 +7,7 @@ Axes: B batch, C bands, H W pixels.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline.codec import Kind
+from pipeline.sample import SampleMeta
 from train.batch import Batch
 from train.stream.lanes import PLAN_VERSION, Ids, LanePlan
 from train.stream.normalise import Constants, Scale, constants, normalise
@@ -223,8 +224,7 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
             chip = chips.images[name] if dates is None else chips.images[name][pick]
             buffer[row].numpy()[:] = turn(self._cut(name, chip, cut), cut)
         if dates is not None:
-            acquired = [chips.acquired[frame] for frame in pick]
-            dates[row] = torch.tensor([(when.year, when.month, when.hour) for when in acquired])
+            dates[row] = calendar(chips.meta, pick)
 
     def _cut(self, name: str, chip: NDArray[Any], cut: Placement) -> NDArray[Any]:
         part = crop(chip, cut)
@@ -249,6 +249,12 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
             sample_ids_B=torch.from_numpy(done.ids).to(device),
             epochs_B=torch.from_numpy(done.epochs).to(device),
         )
+
+
+def calendar(meta: SampleMeta | None, frames: Sequence[int]) -> Tensor:
+    """Year, month and hour (UTC) of some frames of a stack, (T, 3) int64."""
+    acquired = [] if meta is None else [meta.acquired[frame] for frame in frames]
+    return torch.tensor([(when.year, when.month, when.hour) for when in acquired])
 
 
 def stretches(samples: Samples, config: StreamConfig) -> dict[str, Constants]:

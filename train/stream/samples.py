@@ -9,7 +9,6 @@ needs. Axes: N samples of the split, T frames, C bands, H W pixels.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from pipeline.manifest import Manifest, Stats
 from pipeline.sample import SampleMeta
 from pipeline.store import Store
 
-META = "json"
+META, LABEL = "json", "label"
 Refs = Mapping[str, MemberRef]
 
 
@@ -36,8 +35,10 @@ class Chips:
 
     images: Mapping[str, NDArray[Any]]
     """By sensor: s1 float32 dB, s2 uint16; (C, H, W), of a stack (T, C, H, W)."""
-    acquired: tuple[datetime, ...]
-    """UTC of each frame of a stack; empty for a pair."""
+    meta: SampleMeta | None
+    """Of a stack, or where asked for."""
+    label: NDArray[np.uint8] | None
+    """(H, W) class of each pixel, where asked for and stored."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +89,7 @@ class Samples:
     sensors: Mapping[str, Sensor]
     """Those that are wanted."""
     places: Mapping[str, Places]
-    """Members that are read: the sensors, and of stacks the json."""
+    """Members that are read: the sensors, of stacks the json, and what was asked for."""
 
     @property
     def samples(self) -> int:
@@ -127,7 +128,7 @@ class Samples:
                 "not what the index promises. Copy that shard again, or remove its unit's receipt and build again."
             )
         images = {name: self._decode(name, data[name], sample_id) for name in self.sensors}
-        return Chips(images=images, acquired=self._acquired(data, sample_id))
+        return Chips(images=images, meta=self._meta(data, sample_id), label=self._label(data, sample_id))
 
     def _shard(self, sample_id: int) -> str:
         return self.shards[int(self.shard_N[sample_id])]
@@ -149,13 +150,21 @@ class Samples:
         array = decode_array(data, sensor.spec, codec=codec, key=self.key(sample_id))
         return array[..., list(sensor.bands), :, :]
 
-    def _acquired(self, data: Mapping[str, bytes], sample_id: int) -> tuple[datetime, ...]:
+    def _meta(self, data: Mapping[str, bytes], sample_id: int) -> SampleMeta | None:
         if META not in data:
-            return ()
-        return record.loads(SampleMeta, data[META], where=f"{self.key(sample_id)}.{META}").acquired
+            return None
+        return record.loads(SampleMeta, data[META], where=f"{self.key(sample_id)}.{META}")
+
+    def _label(self, data: Mapping[str, bytes], sample_id: int) -> NDArray[np.uint8] | None:
+        if LABEL not in data:
+            return None
+        codec: Codec = self.known.codec
+        return decode_array(data[LABEL], _spec(self.known, LABEL), codec=codec, key=self.key(sample_id))
 
 
-def open_samples(store: Store, split: str, *, kind: Kind, bands: Mapping[str, tuple[str, ...]]) -> Samples:
+def open_samples(
+    store: Store, split: str, *, kind: Kind, bands: Mapping[str, tuple[str, ...]], told: bool = False
+) -> Samples:
     """The samples of `split` in the finished data set at `store`.
 
     Args:
@@ -163,6 +172,7 @@ def open_samples(store: Store, split: str, *, kind: Kind, bands: Mapping[str, tu
         split: `train` or `val`.
         kind: what it must hold.
         bands: wanted bands by sensor, `s1` and `s2`; a sensor without bands is not read.
+        told: read what is known of each sample, too: its json, and its label where there is one.
 
     Raises:
         UsageError: it is not finished, holds another kind, or the split is empty.
@@ -189,8 +199,15 @@ def open_samples(store: Store, split: str, *, kind: Kind, bands: Mapping[str, tu
         shard_N=shard_N,
         rows=rows,
         sensors=sensors,
-        places={name: _places(rows, name) for name in (*sensors, *([META] if kind == "stack" else []))},
+        places={name: _places(rows, name) for name in (*sensors, *_more(known, told=told))},
     )
+
+
+def _more(known: Manifest, *, told: bool) -> tuple[str, ...]:
+    """Members to read beside the sensors: the dates of a stack stand in its json."""
+    has_label = any(spec.name == LABEL for spec in known.members)
+    meta = (META,) if told or known.kind == "stack" else ()
+    return (*meta, LABEL) if told and has_label else meta
 
 
 def _shards(known: Manifest, rows: pa.Table, split: str) -> tuple[tuple[str, ...], NDArray[np.int32]]:
@@ -206,10 +223,14 @@ def _shards(known: Manifest, rows: pa.Table, split: str) -> tuple[tuple[str, ...
 
 
 def _sensor(known: Manifest, name: str, bands: tuple[int, ...]) -> Sensor:
+    return Sensor(spec=_spec(known, name), bands=bands)
+
+
+def _spec(known: Manifest, name: str) -> MemberSpec:
     spec = next((spec for spec in known.members if spec.name == name), None)
     if spec is None:
         raise ContractError(f"the data set has no member {name}. It was written by something else: ingest again.")
-    return Sensor(spec=spec, bands=bands)
+    return spec
 
 
 def _places(rows: pa.Table, name: str) -> Places:

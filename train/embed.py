@@ -1,0 +1,52 @@
+"""Write the frozen features of a data set: pooled ones as GeoParquet, tokens as WebDataset shards.
+
+train/embed.py --run RUN --data OUT --sensor s2 --out features.parquet
+"""
+
+import argparse
+import sys
+
+from pipeline.errors import PretrainError
+from train import embedding, features
+
+
+def main() -> int:
+    """Parse, read, embed; the exit code."""
+    asked = parser().parse_args()
+    splits = ("train", "val") if asked.split == "all" else (asked.split,)
+    try:
+        encoder = features.open_encoder(asked.run, asked.step, asked.trained_on)
+        names = ("data", "out", "sensor", "pooling", "batch", "threads")
+        request = embedding.Request(splits=splits, **{name: getattr(asked, name) for name in names})
+        count = embedding.embed(encoder, request, _say)
+    except PretrainError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_code
+    _say(f"{asked.out}: {count} samples")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The flags."""
+    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("--run", required=True, metavar="URL", help="the run whose last checkpoint is used")
+    flags.add_argument("--step", type=int, help="of the run, instead of its last checkpoint")
+    flags.add_argument("--data", required=True, metavar="URL", help="a data set that `ingest build-shards` finished")
+    flags.add_argument("--out", required=True, metavar="URL", help="a .parquet file; for tokens a folder")
+    flags.add_argument("--split", choices=("train", "val", "all"), default="all", help="(all)")
+    flags.add_argument("--sensor", choices=("s1", "s2", "joint"), default="s2", help="whose features (s2)")
+    flags.add_argument(
+        "--pooling", choices=("pooled", "cls", "tokens"), default="pooled", help="one vector a sample, or one a token"
+    )
+    flags.add_argument("--batch", type=int, default=16, help="samples at once (16); fewer for large chips")
+    flags.add_argument("--threads", type=int, default=4, help="readers (4)")
+    flags.add_argument("--trained-on", metavar="URL", help="where the run's data set lies now, if it was moved")
+    return flags
+
+
+if __name__ == "__main__":
+    sys.exit(main())
