@@ -40,7 +40,10 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--split", choices=("train", "val", "all"), default="all", help="(all)")
     flags.add_argument("--sensor", choices=("s1", "s2", "joint"), default="s2", help="whose features (s2)")
     flags.add_argument(
-        "--pooling", choices=("pooled", "cls", "tokens"), default="pooled", help="one vector a sample, or one a token"
+        "--pooling",
+        choices=("pooled", "projected", "cls", "tokens"),
+        default="pooled",
+        help="one vector a sample (projected: for CROMA's retrieval across sensors), or one a token",
     )
     flags.add_argument("--batch", type=int, default=16, help="samples at once (16); fewer for large chips")
     flags.add_argument("--threads", type=int, default=4, help="readers (4)")

@@ -23,7 +23,8 @@ from train.stream.samples import Samples
 from train.stream.sequence import Part
 
 Sensor = Literal["s1", "s2", "joint"]
-Pooling = Literal["pooled", "cls", "tokens"]
+Pooling = Literal["pooled", "projected", "cls", "tokens"]
+"""`projected`: what CROMA's contrastive loss compares. `cls`: SatMAE's class token."""
 RUNS: Mapping[str, Any] = {"croma": CromaRun, "satmae": SatmaeRun}
 _CROMA = {"s1": "SAR", "s2": "optical", "joint": "joint"}
 
@@ -63,7 +64,7 @@ class Encoder:
             given = {f"{name}_BCHW": image for name, image in part.images.items()}
             name = f"{_CROMA[sensor]}_{'encodings' if pooling == 'tokens' else 'GAP'}"
             out: Tensor = self.module.encode(**given)[name]
-            return out
+            return self.module.contrastive.get_submodule(f"{sensor}_proj")(out) if pooling == "projected" else out
         name = "encodings" if pooling == "tokens" else pooling
         found: Tensor = self.module.encode(part.images["s2"], part.dates_BT3)[name]
         return found
@@ -103,6 +104,11 @@ def open_encoder(run_url: str, step: int | None, data: str | None) -> Encoder:
 def check(encoder: Encoder, sensor: Sensor, pooling: Pooling) -> None:
     """Raise UsageError unless the encoder gives such features."""
     croma = isinstance(encoder.run, CromaRun)
-    if (not croma and sensor != "s2") or (croma and pooling == "cls"):
-        name = "CROMA has --sensor s1, s2, joint and no class token" if croma else "SatMAE has --sensor s2 only"
-        raise UsageError(f"--sensor {sensor} --pooling {pooling}: {name}. Choose others.")
+    wrong = {"cls"} if croma else {"projected"}
+    if (not croma and sensor != "s2") or pooling in wrong or (pooling == "projected" and sensor == "joint"):
+        rule = (
+            "CROMA has s1, s2 and joint, no class token, and projects s1 and s2"
+            if croma
+            else "SatMAE has s2, pooled, cls and tokens"
+        )
+        raise UsageError(f"--sensor {sensor} --pooling {pooling}: {rule}. Choose others.")
