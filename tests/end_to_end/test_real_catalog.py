@@ -90,6 +90,27 @@ def test_loss_falls_on_real_dates(stack: Path, tmp_path: Path) -> None:
     learn("satmae.py", "tiny_temporal", stack, tmp_path / "run", launch=())
 
 
+def test_features_of_real_pixels_tell_land_cover_apart(pairs: Path, real_catalog: Path, tmp_path: Path) -> None:
+    """Better than the majority class, on neighbours of the same places: a sanity check and no benchmark."""
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data, run, features = tmp_path / "data", tmp_path / "run", tmp_path / "features.parquet"
+    where = ["--aoi", str(real_catalog / "aois" / "all.geojson"), "--catalog", str(real_catalog), "--out", str(data)]
+    what = ["--s1", "rtc,grd", "--chip-px", "40", "--labels", "labels", "--val", "0", "--workers", "0"]
+    harness.run("-m", "ingest.cli", "build-shards", *where, *what)
+    learn("croma.py", "tiny", pairs, run, launch=())
+    embed = ["--run", str(run), "--data", str(data), "--sensor", "joint", "--out", str(features)]
+    harness.run("train/embed.py", *embed)
+    table = parquet.read_table(features)
+    known = [row for row, label in enumerate(table["label"].to_pylist()) if label is not None]
+    halves = [tmp_path / "even.parquet", tmp_path / "odd.parquet"]
+    for half, rows in zip(halves, (known[::2], known[1::2]), strict=True):
+        parquet.write_table(table.take(rows), half)
+    probe = ["--train", str(halves[0]), "--test", str(halves[1]), "--probes", "knn,linear", "--json"]
+    told = json.loads(harness.run("train/probe.py", *probe).stdout)
+    assert (told["train"], told["test"], told["classes"]) == (30, 30, 4)
+    assert all(one["value"] > one["chance"] + 0.1 for one in told["results"])
+
+
 def learn(script: str, recipe: str, data: Path, out: Path, *, launch: tuple[str, ...] = harness.LAUNCH) -> None:
     """Train, on two ranks by default; the loss must fall by a tenth."""
     train = ["--recipe", recipe, "--data", str(data), "--out", str(out), "--steps", str(STEPS), "--batch", "8"]

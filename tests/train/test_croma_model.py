@@ -2,6 +2,9 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +23,7 @@ from train.models.masking import Mask
 from train.stream.normalise import to_uint8, two_sigma
 
 pytestmark = pytest.mark.train
+ROOT = Path(__file__).parents[2]
 
 CONFIG = CromaConfig(encoder_dim=32, depth=4, heads=4, image_px=40, decoder_dim=32, decoder_heads=4, mask_ratio=0.6)
 
@@ -241,3 +245,29 @@ def test_normalisation_clips_truncates_and_survives_a_constant_band() -> None:
     assert to_uint8(x, mean, std)[0, 0].tolist() == [0, 127, 254, 255]
     assert (two_sigma(x, mean, std)[1] == 0).all()
     assert (to_uint8(x, mean, std)[1] == 0).all()
+
+
+_EXTRAPOLATE = """
+import resource
+import torch
+from train.models.croma import Croma, CromaConfig
+
+model = Croma(CromaConfig(encoder_dim=64, depth=2, decoder_dim=32)).eval()
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+with torch.no_grad():
+    model.encode(torch.rand(1, 2, 120, 120), torch.rand(1, 12, 120, 120))
+    before = peak()
+    out = model.encode(torch.rand(1, 2, 504, 504), torch.rand(1, 12, 504, 504))
+assert all(one.isfinite().all() for one in out.values())
+assert out["joint_encodings"].shape == (1, 3969, 64)
+print(peak() - before)
+"""
+
+
+@pytest.mark.slow
+def test_120_px_weights_read_504_px_in_bounded_memory() -> None:
+    """Scores and bias of 16 heads are 1 GB each where they are whole; a quarter of that is there at once."""
+    done = subprocess.run(
+        [sys.executable, "-c", _EXTRAPOLATE], cwd=ROOT, capture_output=True, text=True, timeout=200, check=True
+    )
+    assert int(done.stdout) / 1024 < 900, "MiB"

@@ -105,6 +105,17 @@ def test_tokens_are_shards_that_others_read(croma: Store, pairs: Store, tmp_path
     assert found[3]["json"]["cell_id"] == make_sample(3, 24).meta.cell_id
 
 
+def test_projected_features_are_what_the_loss_compares(croma: Store, pairs: Store, tmp_path: Path) -> None:
+    tables = []
+    for pooling in ("pooled", "projected"):
+        written(croma, pairs, tmp_path / f"{pooling}.parquet", sensor="s1", pooling=pooling)
+        tables.append(torch.tensor(pq.read_table(tmp_path / f"{pooling}.parquet")["feature"].to_pylist()))
+    head = open_encoder(croma.url, None, None).module.contrastive
+    torch.testing.assert_close(head.s1_proj(tables[0]), tables[1], atol=1e-5, rtol=1e-5)
+    with pytest.raises(UsageError, match="projects s1 and s2"):
+        written(croma, pairs, tmp_path / "f.parquet", sensor="joint", pooling="projected")
+
+
 def test_stacks_are_embedded_with_all_their_dates(stacks: Store, tmp_path: Path) -> None:
     run = trained(STACKS, stacks, str(tmp_path / "run"))
     assert written(run, stacks, tmp_path / "f.parquet", pooling="cls") == 28
