@@ -212,7 +212,7 @@ def variant_tensors(variant: str) -> Values:
     for name in (name for name in facts if name.startswith("ft_")):
         model, _, images, stamps = classifier(variant, name)
         values |= {f"{name}/features": model.features(images, stamps), f"{name}/logits": model(images, stamps)}
-    if "patchify" in data.tensors:
+    if variant == "group":
         values["patchify"] = patchify(data["imgs"][:1], facts["config"]["patch_size"])
     return values
 
