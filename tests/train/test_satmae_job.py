@@ -1,9 +1,11 @@
 """SatMAE from shards to checkpoint in this process: every variant learns, and a stopped run resumes to the bit."""
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.store import Store
 from train import checkpoint
@@ -13,6 +15,7 @@ from train.models.satmae_config import SatmaeConfig
 from train.objective import SatmaeObjective
 from train.optim import OptimConfig
 from train.recipes.satmae import SatmaeRun
+from train.release import Request, export
 from train.stream.loader import StreamConfig
 from train.stream.transforms import Augment
 
@@ -90,3 +93,22 @@ def test_interrupted_and_resumed_equals_undisturbed(name: str, pairs: Store, sta
     train(run, data, stormy, resume=True)
     assert weights(calm, run.steps) == weights(stormy, run.steps)
     assert [steady(row) for row in read_rows(calm)] == [steady(row) for row in read_rows(stormy)]
+
+
+def test_a_run_may_begin_with_released_weights(pairs: Store, tmp_path: Path) -> None:
+    """Out in the released layout, back in by --init: the first step's loss is that of the weights."""
+    run, first = RUNS["group"], Store.at(str(tmp_path / "first"))
+    train(run, pairs, first)
+    export(Request(source=first.url, layout="official", out=str(tmp_path / "released.pth")), lambda _: None)
+    seen: list[dict[str, torch.Tensor]] = []
+
+    class Watching(SatmaeObjective):
+        def losses(self, *args: Any) -> Any:
+            seen.append({name: x.clone() for name, x in self.module.state_dict().items()})
+            return super().losses(*args)
+
+    asked = Options(data=pairs.url, out=str(tmp_path / "second"), threads=2, init=str(tmp_path / "released.pth"))
+    fit(dataclasses.replace(run, steps=1), asked, objective=lambda: Watching(run.model, seed=0))
+    wanted = checkpoint.load(first, run.steps).model
+    assert seen[0].keys() == wanted.keys()
+    assert all(torch.equal(seen[0][name], wanted[name]) for name in wanted)
