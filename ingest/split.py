@@ -1,8 +1,9 @@
 """Which ground is for training and which for validation.
 
-The globe is cut into blocks of about 5.5 km; a hash of the block's name decides. So the same ground falls on the same
-side in every data set built with the same seed and share, whatever the area, the dates or the chip size, and all dates
-of a place stay together. Where cells of two zones or grids overlap across the border, the training one is left out.
+The globe is cut into blocks of about 5.5 km; a hash of the block's name decides for the cells whose centre lies in it.
+So a cell falls on the same side in every data set built with the same seed and share, whatever the area or the dates,
+and all dates of a place stay together; a cell of another size may have its centre in the next block. Where cells of two
+zones or grids overlap across the border, the training one is left out.
 """
 
 import hashlib

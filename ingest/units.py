@@ -18,6 +18,10 @@ WINDOW = 4
 """Units in flight for each worker: enough to keep it busy, few enough to hold nothing back."""
 
 
+_DASK = {"dask", "distributed"}
+"""Whose errors are lost workers and the like."""
+
+
 def run(
     units: Sequence[Unit],
     work: Work[T],
@@ -39,6 +43,7 @@ def run(
 
     Raises:
         PretrainError: one or more units failed; the others are done.
+        Exception: a unit met a bug; the others are done.
     """
     failures: list[Exception] = []
     if not units:
@@ -52,6 +57,9 @@ def run(
             failures.append(outcome)
         else:
             on_done(outcome)
+    for failure in failures:
+        if not isinstance(failure, PretrainError | OSError) and type(failure).__module__.partition(".")[0] not in _DASK:
+            raise failure  # a bug: told with its traceback, and not as a unit's bad luck
     if failures:
         raise _summary(failures, len(units))
 

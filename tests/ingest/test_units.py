@@ -100,3 +100,17 @@ def test_another_cluster_on_the_machine_is_no_warning() -> None:
             taken.bind(("127.0.0.1", 8787))
             taken.listen()
         assert len(_run(_name, workers=1)) == 12
+
+
+def _buggy(unit: Unit) -> str:
+    if unit.unit_id.endswith("1"):
+        raise TypeError("a bug")
+    return unit.unit_id
+
+
+def test_a_bug_is_no_failed_unit() -> None:
+    done: list[str] = []
+    units_ = [Unit(unit_id=f"u{i}", first_row=0, tasks=()) for i in range(3)]
+    with pytest.raises(TypeError, match="a bug"):
+        units.run(units_, _buggy, workers=1, scheduler=None, in_process=True, on_done=done.append)
+    assert sorted(done) == ["u0", "u2"]
