@@ -24,6 +24,10 @@ PART_PX = 2048
 """Pixels of 10 m. A unit is at most this wide: four COG blocks of 512 or two of 1024, so a part shares no block."""
 STACK_PART_PX = 1024
 """The same for stacks, whose chips are several times as large."""
+GDAL_CACHE_BYTES = 64 * 2**20
+"""What `raster` lets GDAL keep of decoded blocks; it is full after a few bands."""
+LIBRARIES_BYTES = 20 * 2**20
+"""What GDAL, zarr and blosc2 take for themselves in the first unit of a process (measured)."""
 ROWS_PER_SHARD = 16
 """Cube rows in one Zarr shard; a unit's rows are padded to whole shards so that no two units write one object."""
 
@@ -98,11 +102,17 @@ class Unit:
         return -(-len(self.tasks) // ROWS_PER_SHARD) * ROWS_PER_SHARD
 
     def memory_bytes(self, request: Request) -> int:
-        """Bytes a worker holds at most: all chips, their encoded copies, and one band's window with its float copy."""
-        stack, side = request.kind == "stack", request.chip_px
-        pixel = request.frames * (2 * len(request.s2_bands) + 1) if stack else 12 * 2 + 2 * 4 + 2
-        part_px = STACK_PART_PX if stack else PART_PX
-        return 2 * len(self.tasks) * side**2 * pixel + (part_px + side) ** 2 * (4 + 8)
+        """About the bytes that a worker grows by: the chips where they are most, one band's window, and GDAL's cache.
+
+        Reading ends with every band of a date as it was read, harmonised and in one array, beside the dates before it
+        and the pixels' coordinates. Writing the cube holds the samples, their rows, and those rows encoded. Small
+        units, which do not fill the cache, take less.
+        """
+        bands, frames = len(request.s2_bands), request.frames
+        reading = len(self.tasks) * ((frames - 1) * (2 * bands + 1) + 8 * bands + 17)
+        writing = len(self.tasks) * frames * (2 * bands + 1) + self.rows * frames * 4 * bands
+        window = ((STACK_PART_PX if request.kind == "stack" else PART_PX) + request.chip_px) ** 2 * (4 + 3)
+        return max(reading, writing) * request.chip_px**2 + window + GDAL_CACHE_BYTES + LIBRARIES_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
