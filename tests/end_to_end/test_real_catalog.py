@@ -41,19 +41,33 @@ def test_loss_falls_on_real_pixels(pairs: Path, tmp_path: Path, script: str, rec
 @pytest.fixture(scope="module")
 def stack(real_catalog: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ten months of WorldCereal that hold anything, three bands, 96 px."""
-    pytest.importorskip("rasterio", reason="needs the ingest extra")
     data = tmp_path_factory.mktemp("real") / "stack"
+    assert stack_months(real_catalog, data, frames=10) == {"accepted": 1}
+    return data
+
+
+def stack_months(real_catalog: Path, data: Path, *, frames: int) -> dict[str, int]:
+    """Make stacks of WorldCereal's twelve months; the outcomes."""
+    pytest.importorskip("rasterio", reason="needs the ingest extra")
     where = ["--aoi", str(real_catalog / "aois" / "worldcereal_belgium.geojson"), "--catalog", str(real_catalog)]
-    what = ["--kind", "stack", "--frames", "10", "--min-gap", "20d", "--bands", "B02,B03,B04", "--chip-px", "96"]
+    what = ["--kind", "stack", "--frames", str(frames), "--min-gap", "20d", "--bands", "B02,B03,B04", "--chip-px", "96"]
     rest = ["--grid", "aoi", "--val", "0", "--workers", "0", "--out", str(data)]
     harness.run("-m", "ingest.cli", "build-shards", *where, *what, *rest)
-    assert json.loads((data / "manifest.json").read_text())["counts"] == {"accepted": 1}
-    return data
+    counts: dict[str, int] = json.loads((data / "manifest.json").read_text())["counts"]
+    return counts
+
+
+def test_real_months_are_cut_into_disjoint_stacks(real_catalog: Path, tmp_path: Path) -> None:
+    """November has only the two empty months beside it, so that it is the one of the ten that is left over."""
+    counts = stack_months(real_catalog, tmp_path / "three", frames=3)
+    assert counts == {"accepted": 3, "too few dates: s2 nodata": 1}
+    months = [[when.month for when in sample.meta.acquired] for sample in samples(tmp_path / "three")]
+    assert months == [[2, 3, 4], [5, 6, 7], [8, 9, 10]]
 
 
 def test_a_real_stack_is_the_catalog_s_pixels_and_month_midpoints(stack: Path, real_catalog: Path) -> None:
     rasterio = pytest.importorskip("rasterio", reason="needs the ingest extra")
-    sample = only(stack)
+    (sample,) = samples(stack)
     months = [(when.year, when.month) for when in sample.meta.acquired]
     assert months == [(2020, 11), *((2021, month) for month in range(2, 11))]
     for frame, (when, scene_id) in enumerate(zip(sample.meta.acquired, sample.meta.scene_ids["s2"], strict=True)):
@@ -70,18 +84,19 @@ def test_a_real_stack_is_the_catalog_s_pixels_and_month_midpoints(stack: Path, r
             np.testing.assert_array_equal(sample.s2[frame, band], wanted)
 
 
-def only(data: Path) -> StackSample:
-    """The one sample of a data set."""
-    store = Store.at(str(data))
+def samples(data: Path) -> list[StackSample]:
+    """The samples of a data set, in shard order."""
+    store, found = Store.at(str(data)), []
     known = manifest.load(store)
-    (row,) = manifest.load_index(store, known).to_pylist()
-    members: dict[str, bytes] = {}
-    for name in (*(spec.name for spec in known.members), "json"):
-        start = row[f"{name}_offset"]
-        suffix = "json" if name == "json" else f"{name}.{known.codec}"
-        members[suffix] = store.read_range(row["shard"], start, start + row[f"{name}_size"])
-    sample: Any = decode(row["key"], members, kind=known.kind, specs=known.members)
-    return sample
+    for row in manifest.load_index(store, known).to_pylist():
+        members: dict[str, bytes] = {}
+        for name in (*(spec.name for spec in known.members), "json"):
+            start = row[f"{name}_offset"]
+            suffix = "json" if name == "json" else f"{name}.{known.codec}"
+            members[suffix] = store.read_range(row["shard"], start, start + row[f"{name}_size"])
+        sample: Any = decode(row["key"], members, kind=known.kind, specs=known.members)
+        found.append(sample)
+    return found
 
 
 def test_loss_falls_on_real_dates(stack: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import blosc2
 import numpy as np
 import pytest
 import rasterio
@@ -16,7 +17,7 @@ from ingest.cli import app
 from ingest.cube import open_cube
 from ingest.planner import make_plan
 from ingest.request import Request
-from pipeline import index, manifest
+from pipeline import index, manifest, record
 from pipeline.codec import decode
 from pipeline.errors import UsageError
 from pipeline.sample import StackSample, validate
@@ -105,14 +106,34 @@ def test_cube_equals_shards(built: Store) -> None:
         assert chip["time"].values.astype("datetime64[s]").astype(int).tolist() == times
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # webdataset leaves closing to the collector
+def test_webdataset_opens_the_shards(built: Store) -> None:
+    webdataset = pytest.importorskip("webdataset", reason="needs the train extra")
+    shapes = {f".{spec.name}.b2": (spec.dtype, spec.shape) for spec in manifest.load(built).members}
+
+    def decode_b2(key: str, data: bytes) -> np.ndarray | None:
+        if key in shapes:
+            return np.frombuffer(blosc2.decompress2(data), shapes[key][0]).reshape(shapes[key][1])
+        return None
+
+    shards = [built.path(shard.path) for shard in manifest.load(built).shards]
+    found = list(webdataset.WebDataset(shards, shardshuffle=False).decode(decode_b2))
+    assert [one["__key__"] for one in found] == list(samples(built))
+    for one, sample in zip(found, samples(built).values(), strict=True):
+        np.testing.assert_array_equal(one["s2.b2"], sample.s2)
+        np.testing.assert_array_equal(one["mask.b2"], sample.mask)
+        assert one["json"] == record.to_json(sample.meta)
+
+
 @pytest.mark.slow
 def test_workers_and_a_second_run_change_nothing(built: Store, asked: Request, tmp_path: Path) -> None:
     before = tree(built)
     build(asked, built.url, workers=0)
     assert tree(built) == before
-    other = Store.at(str(tmp_path / "two"))
-    build(asked, other.url, workers=2)
-    assert tree(other) == before
+    for workers in (1, 2):
+        other = Store.at(str(tmp_path / str(workers)))
+        build(asked, other.url, workers=workers)
+        assert tree(other) == before
 
 
 def test_dates_that_turn_out_bad_are_replaced_or_told(asked: Request, make_request: Ask, tmp_path: Path) -> None:
