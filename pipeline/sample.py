@@ -85,7 +85,7 @@ class StackSample:
     """A time series of Sentinel-2 chips of one cell, with Sentinel-1 where asked for."""
 
     key: str
-    """As in a pair, with the first frame's time."""
+    """As in a pair, with the time of the first date considered: the first frame's, or earlier."""
     s2: NDArray[np.uint16]
     """(T, C, H, W) digital numbers, time ascending."""
     s1: NDArray[np.float32] | None = None
