@@ -59,15 +59,20 @@ class Encoder:
 
     @torch.no_grad()
     def features(self, part: Part, sensor: Sensor, pooling: Pooling) -> Tensor:
-        """Features of some samples, (B, D) or of all tokens (B, ..., D), float32."""
+        """Features of some samples, (B, D) or of all tokens (B, ..., D), float32, on the CPU."""
+        device = next(self.module.parameters()).device
+        images = {name: image.to(device) for name, image in part.images.items()}
         if isinstance(self.module, Croma):
-            given = {f"{name}_BCHW": image for name, image in part.images.items()}
+            given = {f"{name}_BCHW": image for name, image in images.items()}
             name = f"{_CROMA[sensor]}_{'encodings' if pooling == 'tokens' else 'GAP'}"
             out: Tensor = self.module.encode(**given)[name]
-            return self.module.contrastive.get_submodule(f"{sensor}_proj")(out) if pooling == "projected" else out
+            return (
+                self.module.contrastive.get_submodule(f"{sensor}_proj")(out) if pooling == "projected" else out
+            ).cpu()
         name = "encodings" if pooling == "tokens" else pooling
-        found: Tensor = self.module.encode(part.images["s2"], part.dates_BT3)[name]
-        return found
+        dates = None if part.dates_BT3 is None else part.dates_BT3.to(device)
+        found: Tensor = self.module.encode(images["s2"], dates)[name]
+        return found.cpu()
 
 
 def open_encoder(run_url: str, step: int | None, data: str | None) -> Encoder:
@@ -98,7 +103,8 @@ def open_encoder(run_url: str, step: int | None, data: str | None) -> Encoder:
     run = record.from_json(RUNS[recipe["objective"]], recipe, where=f"{out.url}: recipe")
     module = run.module()
     weights.load(module, found.model)
-    return Encoder(run=run, module=module.eval(), known=known)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return Encoder(run=run, module=module.to(device).eval(), known=known)
 
 
 def check(encoder: Encoder, sensor: Sensor, pooling: Pooling) -> None:

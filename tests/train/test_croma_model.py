@@ -1,5 +1,6 @@
 """The CROMA model: what it must not depend on, what must reach every weight, and what it refuses."""
 
+import contextlib
 import dataclasses
 import itertools
 import subprocess
@@ -271,3 +272,15 @@ def test_120_px_weights_read_504_px_in_bounded_memory() -> None:
         [sys.executable, "-c", _EXTRAPOLATE], cwd=ROOT, capture_output=True, text=True, timeout=200, check=True
     )
     assert int(done.stdout) / 1024 < 900, "MiB"
+
+
+def test_nothing_stays_on_another_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device refuses to meet the CPU as a GPU does, and needs no hardware; it has no autocast."""
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: contextlib.nullcontext())
+    with torch.device("meta"):
+        model = Croma(CONFIG)
+        side = CONFIG.image_px
+        s1, s2 = (torch.rand(2, bands, side, side) for bands in (CONFIG.sar_bands, CONFIG.optical_bands))
+        noises = [torch.rand(2, CONFIG.patches) for _ in range(2)]
+    assert model(s1, s2, noise_s1_BL=noises[0], noise_s2_BL=noises[1]).total.device.type == "meta"
+    assert model.encode(s1, s2)["joint_GAP"].device.type == "meta"

@@ -275,3 +275,12 @@ def test_weights_go_round() -> None:
         first, second = model_of(config), Satmae(config)
         second.load_state_dict(first.state_dict())
         assert all(torch.equal(second.state_dict()[name], x) for name, x in first.state_dict().items())
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_nothing_stays_on_another_device(name: str) -> None:
+    """The meta device refuses to meet the CPU as a GPU does, and needs no hardware."""
+    model, given = model_of(CONFIGS[name]).to("meta"), batch(CONFIGS[name])
+    moved = {key: None if value is None else value.to("meta") for key, value in given.items()}
+    assert model(**moved).total.device.type == "meta"
+    assert model.encode(moved["images"], moved["dates_BT3"])["cls"].device.type == "meta"

@@ -166,10 +166,11 @@ class Satmae(nn.Module):
             self.register_buffer("decoder_channel_embed", wave_code(groups, width=config.decoder_slot_dim)[None])
 
     def _slot_codes(self, dates_BT3: Tensor | None) -> Tensor:
-        return slot_codes(self.config, self.config.slot_dim, getattr(self, "channel_embed", None), dates_BT3)
+        table = getattr(self, "channel_embed", self.pos_embed[:, :1, :0])
+        return slot_codes(self.config, self.config.slot_dim, table, dates_BT3)
 
     def _decoder_slot_codes(self, dates_BT3: Tensor | None) -> Tensor:
-        table = getattr(self, "decoder_channel_embed", None)
+        table = getattr(self, "decoder_channel_embed", self.pos_embed[:, :1, :0])
         codes = slot_codes(self.config, self.config.decoder_slot_dim, table, dates_BT3)
         return codes[:, :-1] if self.config.variant == "group" else codes
 
@@ -245,14 +246,14 @@ def token_codes(ids_BK: Tensor, table_LE: Tensor, slots_BSE: Tensor) -> Tensor:
     return torch.cat((table_LE[ids_BK % places].expand(batch, -1, -1), slot_BKE), dim=2)
 
 
-def slot_codes(config: SatmaeConfig, width: int, table: Tensor | None, dates_BT3: Tensor | None) -> Tensor:
-    """Codes of band groups (1, G, E), of frames' dates (B, T, 3 width), or of nothing (1, 1, 0)."""
+def slot_codes(config: SatmaeConfig, width: int, table: Tensor, dates_BT3: Tensor | None) -> Tensor:
+    """Codes of groups (1, G, E) or of nothing (1, 1, 0), which are `table`, or of frames' dates (B, T, 3 width)."""
     if (dates_BT3 is None) == (config.variant == "temporal"):
         raise UsageError(f"the {config.variant} variant takes dates of frames: {config.variant == 'temporal'}.")
     if dates_BT3 is not None:
         first = torch.tensor([FIRST_YEAR, 1, 0], device=dates_BT3.device)
         return wave_code(dates_BT3 - first, width=width).flatten(2)
-    return torch.zeros(1, 1, 0) if table is None else table
+    return table
 
 
 def cls_and_places(grid: int, width: int) -> Tensor:

@@ -57,7 +57,8 @@ class SatmaeClassifier(nn.Module):
     def features(self, images: Tensor, dates_BT3: Tensor | None = None) -> Tensor:
         """What the head sees, (B, D)."""
         ids_BN = all_ids(images, self.config)
-        slots = slot_codes(self.config, self.config.slot_dim, getattr(self, "channel_embed", None), dates_BT3)
+        table = getattr(self, "channel_embed", self.pos_embed[:, :1, :0])
+        slots = slot_codes(self.config, self.config.slot_dim, table, dates_BT3)
         content_BND = embed(self.patch_embed, images, ids_BN, config=self.config)
         tokens_BND = content_BND + token_codes(ids_BN, self.pos_embed[0, 1:], slots)
         cls_B1D = (self.cls_token + self._cls_code()).expand(images.shape[0], -1, -1)
