@@ -26,6 +26,8 @@ from train.stream.sequence import Part, Reading, parts
 
 SHARD_BYTES = 64 * 2**20
 META_KEY = b"embedding"
+TOKENS_NAME = "tokens.json"
+"""Written last: without it the folder is not whole."""
 _GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
@@ -72,7 +74,7 @@ def embed(encoder: Encoder, request: Request, say: Callable[[str], None]) -> int
         for part in parts(samples, _reading(encoder, request, samples))
     )
     if request.pooling == "tokens":
-        return _write_tokens(encoder, request, read)
+        return _write_tokens(encoder, request, read, facts)
     return _write_pooled(encoder, request, read, facts)
 
 
@@ -159,8 +161,10 @@ _SCHEMA = pa.schema(
 )
 
 
-def _write_tokens(encoder: Encoder, request: Request, read: Read) -> int:
+def _write_tokens(encoder: Encoder, request: Request, read: Read, facts: Mapping[str, Any]) -> int:
     out, batch, count, number, size = Store.at(request.out), [], 0, 0, 0
+    if out.names():
+        raise UsageError(f"{out.url} is not empty: shards of tokens would mix. Give another --out.")
     for _, samples, part in read:
         features = encoder.features(part, request.sensor, request.pooling).float().numpy()
         for i, chips, tokens in zip(part.ids, part.chips, features, strict=True):
@@ -172,6 +176,7 @@ def _write_tokens(encoder: Encoder, request: Request, read: Read) -> int:
                 batch, size, number = [], 0, number + 1
     if batch:
         out.publish(f"tokens-{number:05d}.tar", pack(batch)[0])
+    out.publish(TOKENS_NAME, record.dumps({**facts, "samples": count}))
     return count
 
 

@@ -24,7 +24,7 @@ from train.optim import adamw, load_optimizer, optimizer_tensors
 from train.progress import Reporter
 from train.recipes.run import Run, derive
 from train.stream.lanes import LanePlan, default_lanes
-from train.stream.loader import Loader, Share, StreamState
+from train.stream.loader import Loader, Share, StreamState, stretches
 from train.stream.samples import Samples, open_samples
 from train.stream.transforms import check_frames, check_size
 
@@ -158,6 +158,7 @@ def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
     job.reporter.facts({**where, **facts})
     written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
+    written["normalisation"] = record.to_json(stretches(job.samples, job.recipe.stream))
     if job.accelerator.is_main_process and job.first_step == 0:
         job.out.publish(resume.RUN_NAME, record.dumps(written))
 

@@ -1,6 +1,7 @@
 """From embedded data sets to one table: which probe finds how much in the features."""
 
 import io
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ContractError, UsageError
+from train.embedding import META_KEY
 from train.models.containers import File
 from train.probes import heads, metrics
 from train.probes.clusters import kmeans
@@ -50,6 +52,8 @@ class Features:
     """float32."""
     labels: tuple[tuple[str, ...], ...]
     """Names of each sample's classes."""
+    facts: Mapping[str, Any]
+    """What train/embed.py says of them; empty of other files."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +81,8 @@ def measure(request: Request) -> tuple[list[Result], dict[str, int]]:
         raise UsageError(f"--probes {','.join(request.probes)}: {unknown} are none. Choose from {','.join(PROBES)}.")
     train, test = read(request.train, request.label), read(request.test, request.label)
     names = sorted({name for labels in train.labels for name in labels})
-    test = _known(test, names)
+    _check_model(train, test)
+    everything, test = len(test.keys), _known(test, names)
     if len(names) < 2 or not test.keys:
         raise UsageError(
             f"{len(names)} classes in --train and {len(test.keys)} samples of them in --test: two and one are needed. "
@@ -93,7 +98,15 @@ def measure(request: Request) -> tuple[list[Result], dict[str, int]]:
         classes=len(names),
     )
     results = [result for probe in request.probes for result in _RUN[probe](bench)]
-    return results, {"train": len(train.keys), "test": len(test.keys), "classes": len(names)}
+    counts = {"train": len(train.keys), "test": len(test.keys), "classes": len(names)}
+    return results, {**counts, "of classes never seen, left out": everything - len(test.keys)}
+
+
+def _check_model(one: Features, other: Features) -> None:
+    """Raise UsageError unless both were made by the same weights, as far as the files say."""
+    different = [name for name in ("recipe", "weights") if one.facts.get(name) != other.facts.get(name)]
+    if different and one.facts and other.facts:
+        raise UsageError(f"the files were embedded by models of different {different}. Embed both with one checkpoint.")
 
 
 def read(path: str, label: str | None) -> Features:
@@ -112,7 +125,10 @@ def read(path: str, label: str | None) -> Features:
     rows = [i for i, names in enumerate(labels) if names]
     values = np.stack(table["feature"].to_pylist()).astype(np.float32) if table.num_rows else np.zeros((0, 1))
     keys = table["key"].to_pylist()
+    if not np.isfinite(values).all():
+        raise ContractError(f"{file.url} holds features that are not finite. Train again with a lower rate.")
     return Features(
+        facts=json.loads((table.schema.metadata or {}).get(META_KEY, b"{}")),
         keys=tuple(keys[i] for i in rows),
         values_ND=torch.from_numpy(values[rows]),
         labels=tuple(labels[i] for i in rows),
@@ -132,6 +148,7 @@ def _known(test: Features, names: Sequence[str]) -> Features:
         keys=tuple(test.keys[i] for i in rows),
         values_ND=test.values_ND[rows],
         labels=tuple(test.labels[i] for i in rows),
+        facts=test.facts,
     )
 
 
@@ -167,6 +184,12 @@ class Bench:
         """Accuracy of always saying the training part's most frequent class."""
         return float((self.wanted == self.learned.bincount().argmax()).double().mean())
 
+    @property
+    def own_places(self) -> Tensor:
+        """Where each test sample stands in `train`; -1 where it does not."""
+        places = {key: i for i, key in enumerate(self.train.keys)}
+        return torch.tensor([places.get(key, -1) for key in self.test.keys])
+
     def one_class(self, probe: str) -> None:
         """Raise UsageError where samples have several classes."""
         if self.learned.ndim > 1:
@@ -175,7 +198,8 @@ class Bench:
 
 def _knn(bench: Bench) -> list[Result]:
     bench.one_class("knn")
-    found = nearest(bench.train.values_ND, bench.learned, bench.test.values_ND, k=NEIGHBOURS)
+    features = bench.train.values_ND, bench.learned, bench.test.values_ND
+    found = nearest(*features, own_M=bench.own_places, k=NEIGHBOURS)
     value = metrics.accuracy(found, bench.wanted)
     return [Result(probe=f"kNN {NEIGHBOURS}", metric="top-1", value=value, chance=bench.majority)]
 
@@ -189,6 +213,10 @@ def _mlp(bench: Bench) -> list[Result]:
 
 
 def _head(name: str, probe: Callable[..., Tensor], bench: Bench) -> Result:
+    if (bench.own_places >= 0).any():
+        raise UsageError(
+            f"--train and --test share samples: a {name} probe would be asked what it was told. Split them."
+        )
     features = bench.train.values_ND, bench.learned, bench.test.values_ND
     value = heads.score(probe(*features, classes=bench.classes, seed=bench.request.seed), bench.wanted)
     if bench.learned.ndim == 1:
@@ -214,6 +242,11 @@ def _retrieval(bench: Bench) -> list[Result]:
     ours, theirs = read(bench.request.test, None), read(bench.request.other, None)
     if ours.keys != theirs.keys or ours.values_ND.shape != theirs.values_ND.shape:
         raise UsageError("--test and --other hold other samples, or features of another width. Embed the same data.")
+    _check_model(ours, theirs)
+    if any(part.facts.get("pooling", "projected") != "projected" for part in (ours, theirs)):
+        raise UsageError(
+            "sensors share a space behind the contrastive projections only. Embed with --pooling projected."
+        )
     both = (ours.values_ND, theirs.values_ND)
     results = []
     for name, (queries, gallery) in (("test to other", both), ("other to test", both[::-1])):

@@ -55,7 +55,8 @@ def of_run(found: Checkpoint, out: Store, data: str | None) -> Provenance:
     Raises:
         PretrainError: `data` is not the data set of the run.
     """
-    began_on = data or _began_on(out)
+    began = _began(out)
+    began_on = data or began.get("data")
     stats = _stats(began_on, found.stream.index_sha256, asked=data is not None)
     return Provenance(
         objective=found.recipe.get("objective", "croma"),
@@ -65,7 +66,7 @@ def of_run(found: Checkpoint, out: Store, data: str | None) -> Provenance:
         step=found.step,
         samples=found.stream.samples_consumed,
         data=f"{_public(began_on)} (index sha256 {found.stream.index_sha256})",
-        normalisation={sensor: x for sensor in SENSORS if (x := _constants(found.recipe, sensor, stats)) is not None},
+        normalisation=_normalisation(began, found.recipe, stats),
     )
 
 
@@ -121,12 +122,23 @@ def _parsed(name: str, text: str) -> Any:
     return record.from_json(_KINDS[name], value, where=where)
 
 
-def _began_on(out: Store) -> str | None:
+def _began(out: Store) -> Mapping[str, Any]:
+    """What the run wrote down when it began; empty where that is gone."""
     try:
         began = json.loads(out.read(RUN_NAME))
     except (FileNotFoundError, ValueError):
-        return None
-    return str(began["data"]) if isinstance(began, Mapping) and "data" in began else None
+        return {}
+    return began if isinstance(began, Mapping) else {}
+
+
+def _normalisation(began: Mapping[str, Any], recipe: Mapping[str, Any], stats: Stats | None) -> dict[str, Constants]:
+    """What the run wrote down, or else what its recipe or its data set still tell."""
+    written = began.get("normalisation", {})
+    if written:
+        return {
+            name: record.from_json(Constants, value, where=f"{RUN_NAME}: {name}") for name, value in written.items()
+        }
+    return {sensor: x for sensor in SENSORS if (x := _constants(recipe, sensor, stats)) is not None}
 
 
 def _public(url: str | None) -> str:

@@ -1,5 +1,7 @@
 """Features: those of the model on the stored chips, once each and in order, whatever the batch; readable by others."""
 
+import json
+import shutil
 import struct
 from pathlib import Path
 from typing import Any
@@ -98,11 +100,22 @@ def test_the_batch_does_not_matter_and_bytes_repeat(croma: Store, pairs: Store, 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # webdataset leaves files open
 def test_tokens_are_shards_that_others_read(croma: Store, pairs: Store, tmp_path: Path) -> None:
     assert written(croma, pairs, tmp_path / "tokens", pooling="tokens", splits=("train",)) == 25
-    (shard,) = (tmp_path / "tokens").iterdir()
+    shard, told = sorted((tmp_path / "tokens").iterdir())
+    assert json.loads(told.read_text())["samples"] == 25
+    with pytest.raises(UsageError, match="not empty"):
+        written(croma, pairs, tmp_path / "tokens", pooling="tokens", splits=("train",))
     found = list(webdataset.WebDataset(str(shard), shardshuffle=False).decode())
     assert [one["__key__"] for one in found] == [make_sample(i, 24).key for i in range(25)]
     assert found[0]["feature.npy"].shape == (36, 16)
     assert found[3]["json"]["cell_id"] == make_sample(3, 24).meta.cell_id
+
+
+def test_the_training_s_statistics_outlive_its_data(pairs_at: Any, pairs: Store, tmp_path: Path) -> None:
+    gone = pairs_at(str(tmp_path / "gone"), shards=(("train", 9), ("val", 2)))
+    run = trained(CROMA, gone, str(tmp_path / "run"))
+    wanted = manifest.load_stats(gone).s2.mean
+    shutil.rmtree(tmp_path / "gone")
+    assert open_encoder(run.url, None, None).known.normalisation["s2"].mean == tuple(wanted)
 
 
 def test_projected_features_are_what_the_loss_compares(croma: Store, pairs: Store, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import PretrainError, UsageError
 from train import probe as command
+from train.embedding import META_KEY
 from train.probes import heads, metrics
 from train.probes.clusters import kmeans
 from train.probes.neighbours import nearest, recall
@@ -67,6 +68,14 @@ def test_mean_average_precision_is_a_plain_loop() -> None:
     assert metrics.mean_average_precision(torch.tensor(scores), torch.tensor(targets)) == pytest.approx(wanted)
 
 
+def test_equal_scores_count_together() -> None:
+    """Their order is nobody's knowledge: constant scores are worth the share of the class."""
+    for order in ([1, 1, 0, 0], [0, 0, 1, 1], [1, 0, 0, 1]):
+        assert metrics.average_precision(torch.zeros(4), torch.tensor(order)) == 0.5
+    two = metrics.average_precision(torch.tensor([2.0, 1.0, 1.0, 0.0]), torch.tensor([1, 1, 0, 0]))
+    assert two == pytest.approx(0.5 * 1 + 0.5 * 2 / 3)
+
+
 def test_clusters_that_are_classes_score_one_whatever_their_numbers() -> None:
     labels = torch.tensor([0, 0, 1, 1, 2, 2])
     renamed = torch.tensor([2, 2, 0, 0, 1, 1])
@@ -89,7 +98,7 @@ def test_nearest_neighbours_are_a_plain_loop() -> None:
         for place in sorted(range(60), key=lambda i: -similarity[i])[:7]:
             votes[int(labels[place])] += np.exp(similarity[place] / 0.07)
         wanted.append(int(np.argmax(votes)))
-    assert nearest(train, labels, test, k=7).tolist() == wanted
+    assert nearest(train, labels, test, own_M=torch.full((25,), -1), k=7).tolist() == wanted
 
 
 def test_recall_is_a_plain_loop() -> None:
@@ -103,6 +112,17 @@ def test_recall_is_a_plain_loop() -> None:
             hits += i in sorted(range(30), key=lambda j: -cosines[j])[:k]
         assert value == pytest.approx(hits / 30)
     assert recall(queries, queries, at=(1,)) == {1: 1.0}
+
+
+def test_collapsed_features_find_nothing() -> None:
+    assert recall(torch.ones(20, 3), torch.ones(20, 3), at=(1, 5)) == {1: 0.0, 5: 0.0}
+
+
+def test_a_sample_has_no_vote_for_itself() -> None:
+    noise = torch.randn(200, 6, generator=torch.Generator().manual_seed(0))
+    labels = torch.arange(200) % 4
+    found = nearest(noise, labels, noise, own_M=torch.arange(200), k=1)
+    assert metrics.accuracy(found, labels) < 0.45
 
 
 @pytest.mark.parametrize("probe", [heads.linear_probe, heads.mlp_probe])
@@ -136,7 +156,7 @@ def test_kmeans_of_equal_samples() -> None:
 def embedded(path: Path, count: int, seed: int, **changes: Any) -> str:
     features, labels = blobs(count, seed=seed)
     columns = {
-        "key": [f"k{i}" for i in range(count)],
+        "key": [f"k{seed}-{i}" for i in range(count)],
         "label": labels.tolist(),
         "classes": [[f"c{label}", "land"] for label in labels.tolist()],
         "feature": features.tolist(),
@@ -160,7 +180,7 @@ def test_the_table(files: dict[str, str]) -> None:
     results, counts = measure(
         request(files, probes=("knn", "linear", "mlp", "kmeans", "retrieval"), other=files["test"])
     )
-    assert counts == {"train": 90, "test": 60, "classes": 3}
+    assert {name: counts[name] for name in ("train", "test", "classes")} == {"train": 90, "test": 60, "classes": 3}
     assert len(results) == 1 + 1 + 1 + 2 + 6
     assert all(one.value > 0.9 for one in results)
     assert all(one.chance is not None and one.chance < 0.6 for one in results)
@@ -178,7 +198,7 @@ def test_classes_that_training_never_saw_are_left_out(files: dict[str, str], tmp
     labels = [9] * 30 + [0, 1, 2] * 10
     other = embedded(tmp_path / "other.parquet", 60, 1, label=labels)
     _, counts = measure(request(files, test=other, probes=("knn",)))
-    assert counts["test"] == 30
+    assert counts["test"] == counts["of classes never seen, left out"] == 30
 
 
 @pytest.mark.parametrize(
@@ -192,6 +212,34 @@ def test_classes_that_training_never_saw_are_left_out(files: dict[str, str], tmp
 def test_what_cannot_be_measured_is_told(files: dict[str, str], changes: dict[str, Any], said: str) -> None:
     with pytest.raises(PretrainError, match=said):
         measure(request(files, **changes))
+
+
+def test_samples_on_both_sides_are_no_test_of_a_head(files: dict[str, str]) -> None:
+    both = {"train": files["train"], "test": files["train"]}
+    (knn,), _ = measure(request(both, probes=("knn",)))
+    assert knn.value > 0.9
+    with pytest.raises(UsageError, match="share samples"):
+        measure(request(both, probes=("linear",)))
+
+
+def test_features_of_other_weights_or_unprojected_ones_are_not_compared(files: dict[str, str], tmp_path: Path) -> None:
+    def told(name: str, path: str, **facts: str) -> str:
+        table = pq.read_table(path).replace_schema_metadata({META_KEY: json.dumps(facts).encode()})
+        pq.write_table(table, tmp_path / name)
+        return str(tmp_path / name)
+
+    first = told("a.parquet", files["train"], recipe="x", weights="step 1")
+    with pytest.raises(UsageError, match="different"):
+        measure(request(files, train=first, test=told("b.parquet", files["test"], recipe="x", weights="step 2")))
+    raw = told("c.parquet", files["test"], pooling="pooled")
+    with pytest.raises(UsageError, match="--pooling projected"):
+        measure(request(files, test=raw, other=raw, probes=("retrieval",)))
+
+
+def test_what_is_not_finite_is_refused(files: dict[str, str], tmp_path: Path) -> None:
+    bad = embedded(tmp_path / "bad.parquet", 2, 0, feature=[[float("nan")] * 8, [1.0] * 8])
+    with pytest.raises(PretrainError, match="not finite"):
+        measure(request(files, test=bad))
 
 
 def test_one_class_is_nothing_to_tell_apart(files: dict[str, str], tmp_path: Path) -> None:

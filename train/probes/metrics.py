@@ -19,12 +19,18 @@ def mean_average_precision(scores_NC: Tensor, targets_NC: Tensor) -> float:
         scores_NC: larger is more likely.
         targets_NC: 1 where a sample is of a class.
     """
-    occurring = targets_NC.sum(0) > 0
-    order_NC = scores_NC[:, occurring].argsort(dim=0, descending=True, stable=True)
-    hits_NC = targets_NC[:, occurring].double().gather(0, order_NC)
-    ranks_N1 = torch.arange(1, len(hits_NC) + 1, dtype=torch.float64)[:, None]
-    precision_NC = hits_NC.cumsum(0) / ranks_N1
-    return float(((precision_NC * hits_NC).sum(0) / hits_NC.sum(0)).mean())
+    columns = [column for column in range(targets_NC.shape[1]) if targets_NC[:, column].any()]
+    return sum(average_precision(scores_NC[:, one], targets_NC[:, one]) for one in columns) / len(columns)
+
+
+def average_precision(scores_N: Tensor, targets_N: Tensor) -> float:
+    """Precision at each score that occurs, weighted by the recall it adds: equal scores count together."""
+    values, order = scores_N.sort(descending=True)
+    hits_N = targets_N[order].double().cumsum(0)
+    last_N = torch.cat((values[1:] != values[:-1], torch.tensor([True])))
+    found, seen = hits_N[last_N], torch.arange(1, len(values) + 1, dtype=torch.float64)[last_N]
+    added = found.diff(prepend=torch.zeros(1, dtype=torch.float64))
+    return float((added * found / seen).sum() / hits_N[-1])
 
 
 def confusion(first_N: Tensor, second_N: Tensor) -> Tensor:
