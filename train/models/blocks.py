@@ -67,7 +67,8 @@ def attend(q_BLD: Tensor, k_BLD: Tensor, v_BLD: Tensor, *, heads: int, bias: Bia
         _attention(q[:, :, first : first + step], k, v, bias=_rows(bias, first, min(first + step, queries)))
         for first in range(0, queries, step)
     ]
-    return torch.cat(parts, dim=2).transpose(1, 2).flatten(2)
+    out = parts[0] if len(parts) == 1 else torch.cat(parts, dim=2)  # a lone part would be copied
+    return out.transpose(1, 2).flatten(2)
 
 
 def _attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Tensor | None) -> Tensor:

@@ -1,0 +1,85 @@
+"""The benchmarks run and their numbers are numbers; how large they are is nobody's test."""
+
+import json
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+from benchmarks import attention, machine, optimizer, step
+from torch.nn.attention.flex_attention import flex_attention
+
+from train.models.blocks import explicit_attention
+from train.models.positions import alibi_bias
+from train.recipes import croma
+
+pytestmark = pytest.mark.train
+
+
+def checked(printed: str) -> list[dict[str, Any]]:
+    found = json.loads(printed)
+    assert {"date", "hardware", "torch", "threads", "load"} <= set(found)
+    rows: list[dict[str, Any]] = found["rows"]
+    assert all(math.isfinite(x) and x > 0 for row in rows for x in row.values() if type(x) is float)
+    return rows
+
+
+@pytest.fixture
+def told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., list[dict[str, Any]]]:
+    def run(benchmark: ModuleType, *flags: str) -> list[dict[str, Any]]:
+        monkeypatch.setattr(sys, "argv", ["", "--steps", "1", "--device", "cpu", "--json", *flags])
+        benchmark.main()
+        return checked(capsys.readouterr().out)
+
+    return run
+
+
+@pytest.mark.slow
+def test_a_step_is_measured(told: Callable[..., list[dict[str, Any]]], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step, "PRODUCTS_S", 0.01)
+    plain, temporal = told(step, "--recipe", "tiny", "tiny_temporal", "--batch", "2")
+    (recomputed,) = told(step, "--recipe", "tiny", "--batch", "2", "--recompute")
+    assert [row["recipe"] for row in (plain, temporal)] == ["tiny", "tiny_temporal"]
+    assert recomputed["activations MB/sample"] < plain["activations MB/sample"]
+    assert plain["peak memory MB"] > 0
+
+
+def test_a_batch_that_fits_is_sought_on_gpus_only(told: Callable[..., list[dict[str, Any]]]) -> None:
+    with pytest.raises(SystemExit, match="--fit needs a GPU"):
+        told(step, "--fit")
+
+
+def test_ways_of_attention_are_measured(told: Callable[..., list[dict[str, Any]]]) -> None:
+    rows = told(attention, "--recipe", "tiny", "tiny_plain", "--batch", "2")
+    assert [row["attention"] for row in rows] == ["explicit", "recomputed", "fused"] * 2
+    assert all(float(row["error"]) < 1e-4 for row in rows)
+
+
+def test_ways_of_adamw_are_measured(told: Callable[..., list[dict[str, Any]]]) -> None:
+    assert [row["AdamW"] for row in told(optimizer, "--recipe", "tiny")] == ["fused", "foreach", "loop"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["step", "attention", "optimizer"])
+def test_each_is_a_script(script: str) -> None:
+    command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), "--help"]
+    assert "--device" in subprocess.check_output(command, text=True, timeout=120)
+
+
+@pytest.mark.parametrize("limit", [0, 1, 2, 3, 37, 64, 1000])
+def test_the_largest_batch_is_found_to_a_sixteenth(limit: int) -> None:
+    found = machine.largest(lambda batch: batch <= limit)
+    assert limit - limit / 16 <= found <= limit
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+def test_a_bias_from_coordinates_inside_the_kernel_is_the_same() -> None:
+    qkv, yx_BL2, slopes_N = attention.inputs(croma.tiny(), 2, device=torch.device("cpu"), dtype=torch.float32)
+    bias = alibi_bias(yx_BL2, yx_BL2, slopes_N)
+    found = attention.flexible(flex_attention, yx_BL2, slopes_N)(*(x.detach() for x in qkv), bias=None)
+    torch.testing.assert_close(found, explicit_attention(*qkv, bias=bias).detach(), atol=1e-5, rtol=1e-5)
