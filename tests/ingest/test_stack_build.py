@@ -12,10 +12,13 @@ import pytest
 import rasterio
 from typer.testing import CliRunner
 
+from ingest.assemble_stack import _Frame, _Series
 from ingest.build import build, explain
 from ingest.cli import app
 from ingest.cube import open_cube
+from ingest.plan import StackTask
 from ingest.planner import make_plan
+from ingest.quality import QualityReport
 from ingest.request import Request
 from pipeline import index, manifest, record
 from pipeline.codec import decode
@@ -146,6 +149,24 @@ def test_dates_that_turn_out_bad_are_replaced_or_told(asked: Request, make_reque
     assert sum(counts.values()) == len(make_plan(strict).tasks)
     assert set(counts) <= {"accepted", "too few dates: cloud", "too few dates: s2 nodata"}
     assert all((sample.mask & 4 == 0).all() for sample in samples(store).values())
+
+
+def test_a_date_too_near_the_last_good_one_is_not_looked_at(
+    make_request: Ask, make_scene: Callable[..., Any], make_cell: Callable[..., Any]
+) -> None:
+    scenes = tuple(make_scene(f"S{day}", hours=24.0 * day) for day in (0, 1, 30, 60))
+    task = StackTask(key="k", cell=make_cell(), candidates=scenes, labels=(), split="train", group="g")
+    asked = make_request(kind="stack", frames=2, min_gap_hours=480.0)
+    good = QualityReport(valid_fraction=1.0, cloud_fraction=0.0, reason="")
+    pixels = np.ones((3, 24, 24), np.uint16)
+    series = _Series(task=task)
+    assert series.wants(scenes[0], asked)
+    for scene, wanted in zip(scenes, (True, False, True, False), strict=True):
+        assert series.wants(scene, asked) == wanted
+        if wanted:
+            frame = {"scene": scene, "s2": pixels, "mask": pixels[0].astype(np.uint8), "warped": np.zeros(3, bool)}
+            series.offer(_Frame(**frame, quality=good))
+    assert not series.wants(make_scene("stranger", hours=9999.0), asked)
 
 
 def test_a_request_that_cannot_be_met_says_why(make_request: Ask, tmp_path: Path) -> None:

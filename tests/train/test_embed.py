@@ -29,6 +29,7 @@ from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
 from train.stream.loader import StreamConfig
 from train.stream.normalise import constants, normalise
+from train.stream.samples import open_samples
 
 pytestmark = pytest.mark.train
 SMALL: dict[str, Any] = {"encoder_dim": 16, "depth": 2, "heads": 2, "patch": 4, "image_px": 16, "decoder_dim": 16}
@@ -115,7 +116,11 @@ def test_the_training_s_statistics_outlive_its_data(pairs_at: Any, pairs: Store,
     run = trained(CROMA, gone, str(tmp_path / "run"))
     wanted = manifest.load_stats(gone).s2.mean
     shutil.rmtree(tmp_path / "gone")
-    assert open_encoder(run.url, None, None).known.normalisation["s2"].mean == tuple(wanted)
+    encoder = open_encoder(run.url, None, None)
+    assert encoder.known.normalisation["s2"].mean == tuple(wanted)
+    found, whose = encoder.constants(open_samples(pairs, "train", kind="pair", bands={"s2": S2_NAMES}))
+    assert (found["s2"].mean, whose) == (tuple(wanted), "the training data")
+    assert tuple(manifest.load_stats(pairs).s2.mean) != tuple(wanted)
 
 
 def test_projected_features_are_what_the_loss_compares(croma: Store, pairs: Store, tmp_path: Path) -> None:

@@ -178,6 +178,8 @@ def test_stacks_show_some_of_their_dates_in_order(stacks: Store) -> None:
     cuts = placements(7, epochs, ids, chip_px=24, image_px=16, augment=Augment())
     picks = frame_picks(7, epochs, ids, stored=4, wanted=3)
     assert len({tuple(pick) for pick in picks}) > 1
+    assert picks != frame_picks(8, epochs, ids, stored=4, wanted=3)
+    assert picks != frame_picks(7, epochs + 1, ids, stored=4, wanted=3)
     for row, (number, cut, pick) in enumerate(zip(ids, cuts, picks, strict=True)):
         wanted = make_stack(int(number), 24)
         assert pick == sorted(set(pick))

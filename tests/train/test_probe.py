@@ -139,6 +139,21 @@ def test_a_linear_probe_finds_what_is_linear_in_several_classes() -> None:
     assert heads.score(heads.linear_probe(train, targets[0], test, classes=3, seed=0), targets[1]) > 0.97
 
 
+def test_the_penalty_is_the_one_of_the_least_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of separable classes a weak one, though the strongest orders them as well."""
+    used, real = [], heads._logistic
+
+    def logistic(*call: Any) -> Any:
+        used.append(call[3])
+        return real(*call)
+
+    monkeypatch.setattr(heads, "_logistic", logistic)
+    (train, labels), (test, _) = blobs(90, spread=0.1), blobs(9, seed=1)
+    heads.linear_probe(train, labels, test, classes=3, seed=0)
+    assert used[:-1] == list(heads.PENALTIES)
+    assert used[-1] == min(heads.PENALTIES)
+
+
 def test_kmeans_finds_blobs() -> None:
     features, labels = blobs(90, spread=0.1)
     clusters = kmeans(features, clusters=3, seed=0)
