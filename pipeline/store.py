@@ -7,6 +7,7 @@ between the stages is then a relative name, so a data set can be moved or copied
 bytes, the new bytes or nothing.
 """
 
+import dataclasses
 import os
 import random
 import tempfile
@@ -22,6 +23,8 @@ from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from pipeline.errors import SourceError, UsageError, redact
+from pipeline.ranges import ReadRange, faster_reads
+from pipeline.traffic import Traffic
 
 T = TypeVar("T")
 
@@ -29,7 +32,8 @@ TRIES = 5
 """How often an operation is tried before it fails for good."""
 _PART = ".part-"
 _STALE_S = 3600.0
-_TRANSPORTS = {"aiobotocore", "aiohttp", "botocore"}
+_SILENT_S = 30
+_TRANSPORTS = {"aiobotocore", "aiohttp", "botocore", "obstore"}
 """Packages whose errors are no OSErrors: no credentials, no answer, a gateway's 503."""
 _FINAL = (FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError)
 
@@ -44,6 +48,10 @@ class Store:
     """The folder, without protocol."""
     url: str
     """What the user wrote, redacted: for messages and manifests."""
+    ranges: ReadRange | None = field(default=None, repr=False)
+    """A faster way to read ranges than the file system's own."""
+    traffic: Traffic = field(default_factory=Traffic, repr=False)
+    """Counts, shared by all folders within this one."""
 
     @staticmethod
     def at(url: str | os.PathLike[str]) -> "Store":
@@ -55,12 +63,13 @@ class Store:
         text = os.fspath(url)
         try:
             # No listings cache: other processes write here too, and a remembered listing hides what they wrote.
-            fs, root = fsspec.core.url_to_fs(text, use_listings_cache=False)
+            fs, root = fsspec.core.url_to_fs(text, use_listings_cache=False, **_deadlines(text))
         except (ValueError, ImportError) as error:
             raise UsageError(
                 f"cannot open {redact(text)}: {error}. Use a path, s3://, memory:// or http(s)://."
             ) from error
-        return Store(fs=fs, root=root.rstrip("/"), url=redact(text))
+        ranges = faster_reads(fs) if "s3" in _protocols(fs) else None
+        return Store(fs=fs, root=root.rstrip("/"), url=redact(text), ranges=ranges)
 
     @property
     def is_local(self) -> bool:
@@ -78,13 +87,13 @@ class Store:
 
     def within(self, name: str) -> "Store":
         """The folder `name` below this one."""
-        return Store(fs=self.fs, root=self.path(name), url=f"{self.url.rstrip('/')}/{name}")
+        return dataclasses.replace(self, root=self.path(name), url=f"{self.url.rstrip('/')}/{name}")
 
     def exists(self, name: str) -> bool:
         """Whether `name` is there now."""
         self.fs.invalidate_cache()
         try:  # not fs.exists: it takes every failure for absence
-            self._retry(lambda: self.fs.info(self.path(name)), name)
+            self.attempt(lambda: self.fs.info(self.path(name)), name)
         except (FileNotFoundError, NotADirectoryError):
             return False
         return True
@@ -96,17 +105,29 @@ class Store:
             FileNotFoundError: it is not there.
             SourceError: the store kept failing.
         """
-        return bytes(self._retry(lambda: self.fs.cat_file(self.path(name)), name))
+        data = bytes(self.attempt(lambda: self.fs.cat_file(self.path(name)), name))
+        self.traffic.read(len(data))
+        return data
 
     def read_range(self, name: str, start: int, stop: int) -> bytes:
-        """Bytes `start` to `stop` (excluded) of `name`; fewer where the file ends before."""
-        return bytes(self._retry(lambda: self.fs.cat_file(self.path(name), start=start, end=stop), name))
+        """Bytes `start` to `stop` (excluded) of `name`; fewer where the file ends before.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            SourceError: the store kept failing, or knows no ranges.
+        """
+        read = self.ranges or (lambda path, start, stop: self.fs.cat_file(path, start=start, end=stop))
+        data = bytes(self.attempt(lambda: read(self.path(name), start, stop), name))
+        if len(data) > stop - start:
+            raise SourceError(f"{self.url.rstrip('/')}/{name}: the server ignores ranges. Use one that serves them.")
+        self.traffic.read(len(data))
+        return data
 
     def names(self, folder: str = "") -> list[str]:
         """Names directly in `folder`, relative to it, sorted; empty where it does not exist."""
         self.fs.invalidate_cache()
         try:
-            found = self._retry(lambda: self.fs.ls(self.path(folder), detail=False), folder)
+            found = self.attempt(lambda: self.fs.ls(self.path(folder), detail=False), folder)
         except FileNotFoundError:
             return []
         names = (str(item).rstrip("/").rpartition("/")[2] for item in found)
@@ -121,7 +142,7 @@ class Store:
         """
         write = self._publish_local if self.is_local else self._publish_object
         try:
-            self._retry(lambda: write(self.path(name), data), name)
+            self.attempt(lambda: write(self.path(name), data), name)
         except _FINAL as error:
             raise UsageError(
                 f"cannot write {name} to {self.url}: {redact(str(error))}. Give a place that you may write to."
@@ -130,7 +151,7 @@ class Store:
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where it is not there."""
         if self.exists(name):
-            self._retry(lambda: self.fs.rm(self.path(name), recursive=True), name)
+            self.attempt(lambda: self.fs.rm(self.path(name), recursive=True), name)
 
     def sweep(self, folder: str) -> None:
         """Remove what writers that were killed over an hour ago left in `folder`: files that never got their name."""
@@ -169,7 +190,14 @@ class Store:
                 f"{self.url.rstrip('/')}/{name} failed: {redact(str(error))}. Make room or wait, then run again."
             ) from error
 
-    def _retry(self, operation: Callable[[], T], name: str) -> T:
+    def attempt(self, operation: Callable[[], T], name: str) -> T:
+        """Run `operation`, which works on `name` in this store: again after a failure on its way, and not on a disk.
+
+        Raises:
+            FileNotFoundError: and other answers that will not change.
+            UsageError: it may not be done.
+            SourceError: it kept failing.
+        """
         for attempt in range(TRIES):
             try:
                 return operation()
@@ -186,10 +214,27 @@ class Store:
                 if attempt == TRIES - 1 or self.is_local:
                     where = redact(f"{self.url.rstrip('/')}/{name}")
                     raise SourceError(
-                        f"{where} failed: {redact(str(error))}. Make room or wait, then run again."
+                        f"{where} failed: {redact(_first_line(error))}. Make room or wait, then run again."
                     ) from error
+            self.traffic.retried()
             time.sleep(_pause_s(attempt))
         raise AssertionError  # the last attempt returns or raises
+
+
+def _protocols(fs: Any) -> tuple[str, ...]:
+    return (fs.protocol,) if isinstance(fs.protocol, str) else tuple(fs.protocol)
+
+
+def _deadlines(url: str) -> dict[str, Any]:
+    """How long S3 may stay silent, unless fsspec was configured; this store's own retries come on top."""
+    if not url.startswith(("s3://", "s3a://")) or "config_kwargs" in fsspec.config.conf.get("s3", {}):
+        return {}
+    return {"config_kwargs": {"connect_timeout": 10, "read_timeout": _SILENT_S, "retries": {"max_attempts": 1}}}
+
+
+def _first_line(error: Exception) -> str:
+    """What people can read: obstore adds pages for its developers."""
+    return next(iter(str(error).splitlines()), "") or repr(error)
 
 
 def _is_transport(error: Exception) -> bool:

@@ -23,6 +23,8 @@ class Batch:
     """int64, the sample's number in the manifest: the seed of everything random about it."""
     epochs_B: Tensor
     """int64, the epoch a row belongs to: one batch may hold the end of one and the start of the next."""
+    valid_B: Tensor
+    """bool. Whether a row counts: in training all do; the last batch of a pass is filled up with rows that do not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

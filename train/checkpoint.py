@@ -23,7 +23,7 @@ from pipeline import record
 from pipeline.errors import ContractError, StreamError
 from pipeline.index import crc32c
 from pipeline.store import Store
-from train.stream.loader import StreamState
+from train.stream.config import StreamState
 
 COMMIT_NAME = "COMMIT.json"
 STATE_NAME = "state.json"

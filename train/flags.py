@@ -47,6 +47,14 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         action="store_true",
         help="less memory: run each layer again in the backward pass, a third slower",
     )
+    flags.add_argument(
+        "--cache",
+        metavar="DIR",
+        help="where shards of other machines are kept (this machine's folder for temporary files)",
+    )
+    flags.add_argument(
+        "--cache-gb", type=float, metavar="GB", help="how many of them (half of what is free there); 0: none are kept"
+    )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     return flags
 

@@ -3,10 +3,11 @@
 Everything that can fail on some ranks only is done `together`, and checked before anything is written.
 """
 
+import math
 import platform
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 
 import torch
@@ -23,8 +24,11 @@ from train.objective import Objective
 from train.optim import adamw, load_optimizer, optimizer_tensors
 from train.progress import Reporter
 from train.recipes.run import Run, derive
+from train.stream.ahead import working_set
+from train.stream.cache import CachedShards, cache_folder
+from train.stream.config import Share, StreamState
 from train.stream.lanes import LanePlan, default_lanes
-from train.stream.loader import Loader, Share, StreamState, stretches
+from train.stream.loader import Loader, stretches
 from train.stream.samples import Samples, open_samples
 from train.stream.transforms import check_frames, check_size
 
@@ -47,6 +51,10 @@ class Options:
     """Compile each layer."""
     recompute: bool = False
     """Keep only the layers' inputs for the backward pass."""
+    cache: str | None = None
+    """Folder of this machine for shards of stores elsewhere; None: the one for temporary files."""
+    cache_gb: float | None = None
+    """Gigabytes. Its limit; None: half of what is free, 0: no cache."""
     init: str | None = None
     """URL of weights of any published layout to begin with; not looked at when a checkpoint is there."""
 
@@ -54,6 +62,8 @@ class Options:
         """Refuse what cannot be."""
         if self.checkpoint_every < 1 or self.threads < 1:
             raise UsageError(f"--checkpoint-every {self.checkpoint_every} --threads {self.threads}: use 1 or more.")
+        if self.cache_gb is not None and not 0 <= self.cache_gb < math.inf:
+            raise UsageError(f"--cache-gb {self.cache_gb}: use 0 or more.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -144,7 +154,7 @@ def _open(recipe: Run, options: Options, accelerator: Accelerator) -> tuple[Job,
         plan=plan,
         first_step=0 if found is None else found.step,
     )
-    return job, found
+    return _cached(job), found
 
 
 def _check_ranks(job: Job) -> None:
@@ -181,14 +191,35 @@ def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objecti
 
 
 def _loader(job: Job) -> Loader:
-    share = Share(
+    done = job.first_step * job.plan.global_batch
+    return Loader(job.samples, job.plan, job.recipe.stream, share=_share(job), samples_consumed=done)
+
+
+def _share(job: Job) -> Share:
+    return Share(
         rank=job.accelerator.process_index,
         world_size=job.accelerator.num_processes,
         device=job.accelerator.device,
         threads=job.options.threads,
     )
-    done = job.first_step * job.plan.global_batch
-    return Loader(job.samples, job.plan, job.recipe.stream, share=share, samples_consumed=done)
+
+
+def _cached(job: Job) -> Job:
+    """The same job, reading through a cache where the data lies elsewhere."""
+    store, options = job.samples.store, job.options
+    folder = None if store.is_local or store.is_in_process else cache_folder(options.cache, options.cache_gb)
+    if folder is None:
+        return job
+    # The ranks of a machine share the folder, and each holds its own part of the working set.
+    need = working_set(job.samples, job.plan, _share(job), job.first_step) * ranks.on_this_machine()
+    if need > folder.limit:
+        job.reporter.say(
+            f"the cache {folder.path} may hold {folder.limit / 1e9:.1f} GB and {need / 1e9:.1f} GB are in use at once: "
+            "the rest is read sample by sample. Give --cache a larger disk, or --cache-gb more."
+        )
+    shards = {entry.path: (entry.sha256, entry.bytes) for entry in job.samples.known.shards}
+    source = CachedShards(store, shards, folder, say=job.reporter.say)
+    return replace(job, samples=replace(job.samples, source=source))
 
 
 def _run(job: Job, trainee: loop.Trainee) -> None:

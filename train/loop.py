@@ -21,7 +21,8 @@ from train.meter import Row
 from train.models.blocks import compile_layers, set_recompute
 from train.objective import Objective
 from train.optim import OptimConfig, lr_at, peak_lr, set_lr
-from train.stream.loader import Loader, StreamState
+from train.stream.config import StreamState
+from train.stream.loader import Loader
 from train.stream.noise import hash64
 
 

@@ -9,8 +9,8 @@ from pipeline.store import Store
 from train import checkpoint
 from train.checkpoint import Checkpoint
 from train.meter import METRICS_NAME
+from train.stream.config import StreamState
 from train.stream.lanes import PLAN_VERSION, LanePlan
-from train.stream.loader import StreamState
 
 RUN_NAME = "run.json"
 """The recipe, what follows from it, and what it began on; written when a run begins."""

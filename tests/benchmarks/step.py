@@ -168,7 +168,14 @@ def random_batch(run: Any, rows: int, device: torch.device) -> Batch:
     dates = torch.tensor([2020, 5, 10], device=device).expand(rows, *frames, 3) if frames else None
     ids = torch.arange(rows, device=device)
     keys = tuple(str(row) for row in range(rows))
-    return Batch(images=images, dates_BT3=dates, keys=keys, sample_ids_B=ids, epochs_B=torch.zeros_like(ids))
+    return Batch(
+        images=images,
+        dates_BT3=dates,
+        keys=keys,
+        sample_ids_B=ids,
+        epochs_B=torch.zeros_like(ids),
+        valid_B=torch.ones(rows, dtype=torch.bool, device=device),
+    )
 
 
 def matmul(run: Any, dtype: torch.dtype, device: torch.device, batch: int) -> tuple[Callable[[], None], int]:

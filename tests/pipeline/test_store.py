@@ -2,10 +2,12 @@
 
 import errno
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -279,3 +281,25 @@ def test_what_another_library_raises_is_told_and_a_bug_is_not_hidden(tmp_path: P
         raise OSError(28, "No space left on device")
     with pytest.raises(IndexError), store.telling("cube.zarr"):
         raise IndexError
+
+
+def test_a_store_goes_to_workers_and_counts_where_it_is(tmp_path: Path) -> None:
+    for url in (str(tmp_path), "s3://bucket/run"):
+        store = Store.at(url)
+        store.traffic.retried()
+        again = pickle.loads(pickle.dumps(store.within("folder")))
+        assert again.url == f"{url}/folder"
+        assert (again.traffic.retries, store.traffic.retries) == (0, 1)
+    assert (again.ranges is not None) == (find_spec("obstore") is not None)
+    store = Store.at(str(tmp_path)).within("a")
+    store.publish("x", b"12345")
+    assert store.read_range("x", 1, 3) + store.read("x") == b"2312345"
+    assert (store.traffic.bytes_read, store.traffic.requests) == (7, 2)
+
+
+def test_a_server_that_ignores_ranges_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = Store.at("memory://rangeless")
+    store.publish("x", bytes(100))
+    monkeypatch.setattr(type(store.fs), "cat_file", lambda self, path, start=None, end=None: bytes(100))
+    with pytest.raises(SourceError, match="ignores ranges"):
+        store.read_range("x", 10, 20)

@@ -9,7 +9,7 @@ from pipeline.errors import ContractError, StreamError
 from pipeline.store import Store
 from train import checkpoint
 from train.checkpoint import COMMIT_NAME, MODEL_NAME, OPTIM_NAME, STATE_NAME, Checkpoint
-from train.stream.loader import StreamState
+from train.stream.config import StreamState
 
 pytestmark = pytest.mark.train
 NAMES = (MODEL_NAME, OPTIM_NAME, STATE_NAME)

@@ -27,7 +27,7 @@ from train.objective import CromaObjective, SatmaeObjective
 from train.optim import OptimConfig
 from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
-from train.stream.loader import StreamConfig
+from train.stream.config import StreamConfig
 from train.stream.normalise import constants, normalise
 from train.stream.samples import open_samples
 

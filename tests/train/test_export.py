@@ -21,7 +21,7 @@ from train.checkpoint import Checkpoint
 from train.models import croma_names, satmae_names, weights
 from train.models.croma import Croma, CromaConfig
 from train.models.layouts import LAYOUTS
-from train.stream.loader import StreamState
+from train.stream.config import StreamState
 from train.stream.normalise import constants
 
 pytestmark = pytest.mark.train

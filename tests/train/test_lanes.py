@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from pipeline.errors import StreamError
 from train.stream.lanes import LanePlan, default_lanes, divisors, permutation
+from train.stream.once import OncePlan
 
 pytestmark = pytest.mark.train
 
@@ -150,3 +151,36 @@ def test_default_lanes() -> None:
     assert default_lanes(16, 25) == 16
     assert default_lanes(16, 11) == 8
     assert default_lanes(514, 10**6) == 2
+
+
+@given(plans(), st.integers(0, 40))
+def test_the_shards_of_a_step_hold_its_samples(plan: LanePlan, step: int) -> None:
+    for world_size in divisors(plan.lanes):
+        for rank in range(world_size):
+            ids, _ = plan.batch(step, rank, world_size)
+            bounds = np.cumsum(plan.shard_sizes)
+            read = set(np.searchsorted(bounds, ids, "right").tolist())
+            near = plan.shards(step, rank, world_size)
+            assert read <= set(near)
+            assert len(near) == len(set(near)) <= len(plan.shard_sizes)
+
+
+def test_no_more_shards_than_a_window_of_each_lane() -> None:
+    plan = LanePlan(shard_sizes=(500,) * 200, lanes=10, global_batch=20, seed=3)
+    assert all(len(plan.shards(step, 0, 1)) <= 10 * 3 for step in range(0, 9000, 500))
+
+
+@pytest.mark.parametrize("world_size", [1, 2, 4])
+def test_one_pass_holds_every_sample_once(world_size: int) -> None:
+    plan = OncePlan(shard_sizes=(7, 1, 12, 5), global_batch=8)
+    seen = []
+    for step in range(plan.steps):
+        rows = [plan.batch(step, rank, world_size)[0] for rank in range(world_size)]
+        valid = [plan.valid(step, rank, world_size) for rank in range(world_size)]
+        assert {len(some) for some in rows} == {8 // world_size}
+        seen += np.concatenate(rows)[np.concatenate(valid)].tolist()
+        shards = {int(np.searchsorted([7, 8, 20, 25], one, "right")) for one in np.concatenate(rows)}
+        assert shards == set().union(*(plan.shards(step, rank, world_size) for rank in range(world_size)))
+    assert seen == list(range(25))
+    with pytest.raises(StreamError, match="batches of 8 cannot be shared by 3"):
+        plan.check_world_size(3)

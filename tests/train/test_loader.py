@@ -15,8 +15,9 @@ from pipeline import index, manifest
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import BandMismatch, ContractError, CorruptShard, StreamError, UsageError
 from pipeline.store import Store
+from train.stream.config import Share, StreamConfig
 from train.stream.lanes import LanePlan
-from train.stream.loader import Loader, Share, StreamConfig
+from train.stream.loader import Loader
 from train.stream.normalise import constants, normalise
 from train.stream.samples import Samples, open_samples
 from train.stream.transforms import Augment, crop, frame_picks, placements, resize, turn
@@ -210,7 +211,7 @@ def test_resized_crops_are_alike_for_both_sensors(pairs: Store, sample_of: Calla
         for name, chip, known in (("s1", stored.s1, stats.s1), ("s2", stored.s2, stats.s2)):
             whole = normalise(torch.from_numpy(chip), constants(known, known.bands), scale="uint8")
             wanted = turn(resize(torch.from_numpy(crop(whole.numpy(), cut).copy()), 16, 16).numpy(), cut)
-            assert torch.equal(batch.images[name][row], torch.from_numpy(wanted.copy()))
+            torch.testing.assert_close(batch.images[name][row], torch.from_numpy(wanted.copy()), atol=2e-6, rtol=0)
 
 
 def test_a_sensor_that_is_not_wanted_is_not_read(pairs_at: Callable, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from train.models.croma import CromaConfig
 from train.objective import CromaObjective
 from train.optim import OptimConfig, lr_at, peak_lr
 from train.recipes.croma import CromaRun
-from train.stream.loader import StreamConfig
+from train.stream.config import StreamConfig
 
 pytestmark = pytest.mark.train
 MODEL = CromaConfig(encoder_dim=16, depth=2, heads=2, patch=4, image_px=16, decoder_dim=16, decoder_heads=2)
@@ -320,7 +320,12 @@ def test_masks_of_the_two_sensors_are_independent(pairs: Store) -> None:
 
     zeros = torch.zeros(3, dtype=torch.int64)
     batch = Batch(
-        images=dict.fromkeys(("s1", "s2"), zeros), dates_BT3=None, keys=(), sample_ids_B=zeros + 5, epochs_B=zeros
+        images=dict.fromkeys(("s1", "s2"), zeros),
+        dates_BT3=None,
+        keys=(),
+        sample_ids_B=zeros + 5,
+        epochs_B=zeros,
+        valid_B=zeros == 0,
     )
     CromaObjective(MODEL, seed=0).losses(wrapped, batch)
     s1, s2 = noises

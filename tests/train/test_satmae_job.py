@@ -16,7 +16,7 @@ from train.objective import SatmaeObjective
 from train.optim import OptimConfig
 from train.recipes.satmae import SatmaeRun
 from train.release import Request, export
-from train.stream.loader import StreamConfig
+from train.stream.config import StreamConfig
 from train.stream.transforms import Augment
 
 pytestmark = pytest.mark.train

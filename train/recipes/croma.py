@@ -15,7 +15,7 @@ from pipeline.errors import UsageError
 from train.models.croma import Croma, CromaConfig
 from train.models.masking import kept_count
 from train.optim import OptimConfig
-from train.stream.loader import StreamConfig
+from train.stream.config import StreamConfig
 from train.stream.transforms import Augment
 
 SSL4EO_SAMPLES = 1_004_316

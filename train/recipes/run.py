@@ -11,8 +11,8 @@ from train.models.contrastive import Mode
 from train.models.croma import CromaConfig
 from train.models.satmae_config import SatmaeConfig
 from train.optim import OptimConfig, peak_lr
+from train.stream.config import StreamConfig
 from train.stream.lanes import default_lanes, divisors
-from train.stream.loader import StreamConfig
 
 R = TypeVar("R", bound="Any")
 _STATE_BYTES = 16

@@ -17,7 +17,7 @@ from pipeline.errors import UsageError
 from train.models.satmae import Satmae
 from train.models.satmae_config import SatmaeConfig
 from train.optim import OptimConfig
-from train.stream.loader import StreamConfig
+from train.stream.config import StreamConfig
 from train.stream.normalise import Constants
 from train.stream.transforms import Augment
 

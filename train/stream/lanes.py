@@ -16,6 +16,7 @@ Axes: S shards.
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,38 @@ MAX_LANES = 240
 """Divides CROMA's batch of 7,200 and has twenty divisors: world sizes to choose from."""
 
 Ids = NDArray[np.int64]
+
+
+class Plan(Protocol):
+    """Which samples each rank reads in each step."""
+
+    @property
+    def seed(self) -> int:
+        """Of all that is drawn for a sample."""
+
+    @property
+    def lanes(self) -> int:
+        """L."""
+
+    @property
+    def global_batch(self) -> int:
+        """Samples of one step over all ranks."""
+
+    @property
+    def steps(self) -> int | None:
+        """How many there are; None: no end."""
+
+    def check_world_size(self, world_size: int) -> None:
+        """Raise StreamError unless all of `world_size` ranks get equally much."""
+
+    def batch(self, step: int, rank: int, world_size: int) -> tuple[Ids, Ids]:
+        """Sample ids and their epochs, (global_batch / world_size,) each."""
+
+    def valid(self, step: int, rank: int, world_size: int) -> NDArray[np.bool_]:
+        """Which rows of that batch count."""
+
+    def shards(self, step: int, rank: int, world_size: int) -> list[int]:
+        """Numbers of the shards that are read from in that step, and around it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +123,10 @@ class LanePlan:
         """N, samples of an epoch."""
         return int(self._starts[-1])
 
+    @property
+    def steps(self) -> None:
+        """There is no last one."""
+
     def check_world_size(self, world_size: int) -> None:
         """Raise StreamError unless `world_size` ranks get equally many lanes."""
         if world_size < 1 or self.lanes % world_size:
@@ -116,6 +153,29 @@ class LanePlan:
         ids = [self._sample(*place) for place in zip(lanes.tolist(), epochs.tolist(), slots.tolist(), strict=True)]
         return np.array(ids, np.int64), epochs
 
+    def valid(self, step: int, rank: int, world_size: int) -> NDArray[np.bool_]:  # noqa: ARG002 - of the protocol
+        """All rows count."""
+        return np.ones(self.global_batch // world_size, bool)
+
+    def shards(self, step: int, rank: int, world_size: int) -> list[int]:
+        """Numbers of the shards in the windows that `rank` reads from in `step`, lane by lane, each once.
+
+        Raises:
+            StreamError: `world_size` does not divide the lanes.
+        """
+        self.check_world_size(world_size)
+        per_lane, owned = self.global_batch // self.lanes, self.lanes // world_size
+        found: dict[int, None] = {}
+        for lane in range(rank * owned, (rank + 1) * owned):
+            slot = step * per_lane
+            while slot < (step + 1) * per_lane:
+                epoch = (slot * self.lanes + lane) // self.samples
+                before = self._slots_before(epoch, lane)
+                places, last = self._places(epoch, lane, slot - before)
+                found |= dict.fromkeys(self._line(epoch).shards_S[places.start : places.stop].tolist())
+                slot = before + last
+        return list(found)
+
     def _sample(self, lane: int, epoch: int, slot: int) -> int:
         """The sample at a lane's slot."""
         offset = slot - self._slots_before(epoch, lane)
@@ -137,15 +197,23 @@ class LanePlan:
 
     def _window(self, epoch: int, lane: int, offset: int) -> _Window:
         """The shuffled window of `lane` that holds its `offset`-th sample of `epoch`."""
-        line = self._line(epoch)
         start, stop = self._cut(epoch, lane), self._cut(epoch, lane + 1)
-        first = int(np.searchsorted(line.bounds_S, start, "right")) - 1
-        here = int(np.searchsorted(line.bounds_S, start + offset, "right")) - 1
-        number = (here - first) // self.window
-        places = range(first + number * self.window, min(first + (number + 1) * self.window, line.shards_S.size))
+        places, _ = self._places(epoch, lane, offset)
         ids = np.concatenate([self._piece(epoch, place, (start, stop)) for place in places])
+        bounds_S = self._line(epoch).bounds_S
+        number = (places.start - int(np.searchsorted(bounds_S, start, "right")) + 1) // self.window
         order = permutation(ids.size, self.seed, "window", epoch, lane, number)
-        return _Window(first=max(int(line.bounds_S[places.start]) - start, 0), ids=ids[order])
+        return _Window(first=max(int(bounds_S[places.start]) - start, 0), ids=ids[order])
+
+    def _places(self, epoch: int, lane: int, offset: int) -> tuple[range, int]:
+        """Places on the line of the window that holds `lane`'s `offset`-th sample, and the offset behind its last."""
+        bounds_S = self._line(epoch).bounds_S
+        start, stop = self._cut(epoch, lane), self._cut(epoch, lane + 1)
+        first = int(np.searchsorted(bounds_S, start, "right")) - 1
+        here = int(np.searchsorted(bounds_S, start + offset, "right")) - 1
+        begin = first + (here - first) // self.window * self.window
+        places = range(begin, min(begin + self.window, bounds_S.size - 1))
+        return places, min(int(bounds_S[places.stop]), stop) - start
 
     def _piece(self, epoch: int, place: int, cut: tuple[int, int]) -> NDArray[np.unsignedinteger]:
         """Ids of the samples of the shard at `place` on the line that lie within `cut`."""

@@ -1,109 +1,37 @@
-"""Batches of samples, in the order of the lanes, read ahead by threads.
+"""Batches of samples, in the order of a plan, read ahead by threads.
 
 Each batch comes with the state to resume behind it. Why threads and not worker processes: reading and decoding release
-the interpreter lock, nothing is pickled, and a forked S3 client hangs.
+the interpreter lock, nothing is pickled, and a forked S3 client hangs. Crops and turns are strided copies that move
+fewer bytes to the device than whole chips would; the device normalises and resizes.
 
 Axes: B batch, C bands, H W pixels.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipeline.codec import Kind
-from pipeline.sample import SampleMeta
 from train.batch import Batch
-from train.stream.lanes import PLAN_VERSION, Ids, LanePlan
+from train.stream.ahead import Ahead
+from train.stream.config import Share, StreamConfig, StreamState
+from train.stream.lanes import PLAN_VERSION, Ids, Plan
 from train.stream.normalise import Constants, Scale, constants, normalise
+from train.stream.resample import resize_crops
+from train.stream.ring import Slot, frames_of, new_slot
 from train.stream.samples import Samples
-from train.stream.transforms import (
-    Augment,
-    Placement,
-    check_frames,
-    check_size,
-    crop,
-    frame_picks,
-    placements,
-    resize,
-    turn,
-)
+from train.stream.transforms import Placement, check_frames, check_size, frame_picks, placements
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamConfig:
-    """What a recipe says about its data."""
-
-    global_batch: int
-    """Samples of one step over all ranks."""
-    kind: Kind = "pair"
-    """What the data set holds."""
-    frames: int | None = None
-    """Of a stack: how many of its dates are drawn for each reading, in order; None: all, or a pair."""
-    s1_bands: tuple[str, ...] = ()
-    """By name; none: S1 is not read."""
-    s2_bands: tuple[str, ...] = ()
-    """By name; none: S2 is not read."""
-    image_px: int
-    """Pixels. Side of the images cut from chips."""
-    augment: Augment = Augment()  # noqa: RUF009 - frozen
-    """How they are cut."""
-    scale: Scale = "two_sigma"
-    """How stored values become a model's input."""
-    split: str = "train"
-    """Of the data set."""
-    lanes: int | None = None
-    """None: the largest divisor of the global batch up to 240. World sizes must divide it."""
-    window: int = 2
-    """Shards of a lane that are shuffled together."""
-    s1_constants: Constants | None = None
-    """dB. None: from the data set's statistics."""
-    s2_constants: Constants | None = None
-    """Digital numbers. None: from the data set's statistics."""
-
-    @property
-    def bands(self) -> dict[str, tuple[str, ...]]:
-        """By sensor, for those that are read."""
-        return {name: bands for name, bands in (("s1", self.s1_bands), ("s2", self.s2_bands)) if bands}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StreamState:
-    """Where a stream stands: all there is to resume it, on any legal world size."""
-
-    plan_version: int
-    """Of `lanes`."""
-    index_sha256: str
-    """The data set."""
-    seed: int
-    """Of order and augmentation."""
-    lanes: int
-    """L."""
-    samples_consumed: int
-    """Over all ranks, since the run began."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Share:
-    """Which part of each batch is read here, and how."""
-
-    rank: int = 0
-    """Among the ranks of the run."""
-    world_size: int = 1
-    """Ranks of the run."""
-    device: torch.device | str = "cpu"
-    """Where batches are put and normalised."""
-    threads: int = 4
-    """Readers."""
-    prefetch: int = 2
-    """Batches that are read ahead."""
+_TASKS = 4
+"""Pieces of a batch for each reader: few, since each costs a lock, but more than one, since they end at different
+times."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -114,20 +42,18 @@ class _Pending:
     """(B,) sample ids."""
     epochs: Ids
     """(B,) their epochs."""
-    images: Mapping[str, Tensor]
-    """By sensor, (B, ..., C, H, W), filled by the readers."""
-    dates: Tensor | None
-    """(B, T, 3) of stacks, filled by the readers."""
-    rows: list[Future[None]]
-    """One per sample."""
+    valid: NDArray[np.bool_]
+    """(B,) which rows count."""
+    slot: Slot
+    """Filled by the readers."""
+    parts: list[Future[None]]
+    """Done when it is filled."""
 
 
 class Loader(Iterator[tuple[Batch, StreamState]]):
-    """An endless iterator of one rank's batches. Close it, or use it as a context manager: it owns threads."""
+    """An iterator of one rank's batches, endless if the plan is. Close it, or use it as a context manager."""
 
-    def __init__(
-        self, samples: Samples, plan: LanePlan, config: StreamConfig, *, share: Share, samples_consumed: int = 0
-    ):
+    def __init__(self, samples: Samples, plan: Plan, config: StreamConfig, *, share: Share, samples_consumed: int = 0):
         """Begin behind `samples_consumed`; no byte is read yet.
 
         Raises:
@@ -141,20 +67,24 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         self._constants = stretches(samples, config)
         self._step = samples_consumed // plan.global_batch
         self._pending: deque[_Pending] = deque()
+        self._slots: list[Slot] = []
+        self._ahead = Ahead(samples, plan, share)
         self._readers = ThreadPoolExecutor(share.threads, thread_name_prefix="samples")
 
     def __next__(self) -> tuple[Batch, StreamState]:
         """The next batch and the state behind it.
 
         Raises:
+            StopIteration: the plan has ended.
             CorruptShard: a sample's bytes are damaged.
             SourceError: the store kept failing.
         """
-        while len(self._pending) <= self._share.prefetch:
-            self._pending.append(self._start(self._step + len(self._pending)))
+        self._read_ahead()
+        if not self._pending:
+            raise StopIteration
         done = self._pending[0]
-        for row in done.rows:
-            row.result()
+        for part in done.parts:
+            part.result()
         self._pending.popleft()
         self._step += 1
         return self._batch(done), self._state()
@@ -170,6 +100,7 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
     def close(self) -> None:
         """End the threads; reads that have not begun are dropped."""
         self._readers.shutdown(wait=True, cancel_futures=True)
+        self._samples.source.close()
 
     def _state(self) -> StreamState:
         return StreamState(
@@ -180,10 +111,17 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
             samples_consumed=self._step * self._plan.global_batch,
         )
 
+    def _read_ahead(self) -> None:
+        """Start reading the batches that follow, as many as the plan has and the ring may hold."""
+        while len(self._pending) <= self._share.prefetch:
+            step = self._step + len(self._pending)
+            if self._plan.steps is not None and step >= self._plan.steps:
+                return
+            self._ahead.tell(step)
+            self._pending.append(self._start(step))
+
     def _start(self, step: int) -> _Pending:
         ids, epochs = self._plan.batch(step, self._share.rank, self._share.world_size)
-        images, frames = self._buffers(len(ids)), self._frames()
-        dates = None if frames is None else torch.empty(len(ids), frames, 3, dtype=torch.int64)
         cuts = placements(
             self._plan.seed,
             epochs,
@@ -192,69 +130,64 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
             image_px=self._config.image_px,
             augment=self._config.augment,
         )
+        frames = frames_of(self._samples, self._config)
         picks = frame_picks(self._plan.seed, epochs, ids, stored=self._samples.frames, wanted=frames)
-        rows = [
-            self._readers.submit(self._fill, (int(sample_id), cut, pick), row=row, images=images, dates=dates)
-            for row, (sample_id, cut, pick) in enumerate(zip(ids, cuts, picks, strict=True))
-        ]
-        return _Pending(ids=ids, epochs=epochs, images=images, dates=dates, rows=rows)
+        slot, rows = self._slot(len(ids)), list(zip(range(len(ids)), ids.tolist(), cuts, picks, strict=True))
+        size = max(1, len(rows) // (_TASKS * self._share.threads))
+        pieces = [rows[first : first + size] for first in range(0, len(rows), size)]
+        parts = [self._readers.submit(self._fill, slot, piece) for piece in pieces]
+        valid = self._plan.valid(step, self._share.rank, self._share.world_size)
+        return _Pending(ids=ids, epochs=epochs, valid=valid, slot=slot, parts=parts)
 
-    def _buffers(self, rows: int) -> dict[str, Tensor]:
-        """Room for the images: as stored, or already normalised where they are resized."""
-        side, stored = self._config.image_px, {"s1": torch.float32, "s2": torch.uint16}
-        dtypes = dict.fromkeys(stored, torch.float32) if self._config.augment.resizes else stored
-        frames, bands = self._frames(), self._config.bands
-        lead = (rows,) if frames is None else (rows, frames)
-        return {name: torch.empty(*lead, len(bands[name]), side, side, dtype=dtypes[name]) for name in bands}
+    def _slot(self, rows: int) -> Slot:
+        if self._slots:
+            return self._slots.pop().free()
+        pinned = torch.device(self._share.device).type == "cuda"
+        return new_slot(self._samples, self._config, rows=rows, pinned=pinned)
 
-    def _frames(self) -> int | None:
-        return self._config.frames or self._samples.frames
-
-    def _fill(
-        self,
-        work: tuple[int, Placement, list[int]],
-        *,
-        row: int,
-        images: Mapping[str, Tensor],
-        dates: Tensor | None,
-    ) -> None:
-        sample_id, cut, pick = work
-        chips = self._samples.read(sample_id)
-        for name, buffer in images.items():
-            chip = chips.images[name] if dates is None else chips.images[name][pick]
-            buffer[row].numpy()[:] = turn(self._cut(name, chip, cut), cut)
-        if dates is not None:
-            dates[row] = calendar(chips.meta, pick)
-
-    def _cut(self, name: str, chip: NDArray[Any], cut: Placement) -> NDArray[Any]:
-        part = crop(chip, cut)
-        if not self._config.augment.resizes:
-            return part
-        values = self._normalise(name, torch.from_numpy(np.ascontiguousarray(part)))
-        resized: NDArray[Any] = resize(values, self._config.image_px, self._config.image_px).numpy()
-        return resized
-
-    def _normalise(self, name: str, image: Tensor) -> Tensor:
-        return normalise(image, self._constants[name], scale=self._config.scale)
+    def _fill(self, slot: Slot, rows: list[tuple[int, int, Placement, list[int]]]) -> None:
+        for row, sample_id, cut, picks in rows:
+            slot.fill(row, self._samples.read(sample_id), cut, picks)
 
     def _batch(self, done: _Pending) -> Batch:
-        device = self._share.device
-        images = {name: image.to(device, non_blocking=True) for name, image in done.images.items()}
-        if not self._config.augment.resizes:
-            images = {name: self._normalise(name, image) for name, image in images.items()}
+        slot, device = done.slot, torch.device(self._share.device)
+        images = on_device(slot, self._config, self._constants, device)
+        dates = None if slot.dates_BT3 is None else slot.dates_BT3.to(device, non_blocking=True, copy=True)
+        if device.type == "cuda":
+            slot.used = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            slot.used.record()
+        self._slots.append(slot)
         return Batch(
             images=images,
-            dates_BT3=None if done.dates is None else done.dates.to(device),
-            keys=tuple(self._samples.key(int(sample_id)) for sample_id in done.ids),
+            dates_BT3=dates,
+            keys=self._samples.keys(done.ids),
             sample_ids_B=torch.from_numpy(done.ids).to(device),
             epochs_B=torch.from_numpy(done.epochs).to(device),
+            valid_B=torch.from_numpy(done.valid).to(device),
         )
 
 
-def calendar(meta: SampleMeta | None, frames: Sequence[int]) -> Tensor:
-    """Year, month and hour (UTC) of some frames of a stack, (T, 3) int64."""
-    acquired = [] if meta is None else [meta.acquired[frame] for frame in frames]
-    return torch.tensor([(when.year, when.month, when.hour) for when in acquired])
+def on_device(
+    slot: Slot, config: StreamConfig, stretch: Mapping[str, Constants], device: torch.device
+) -> dict[str, Tensor]:
+    """What is in `slot`, copied to `device`, normalised and resized there; by sensor, float32."""
+    images = {}
+    for name, stored in slot.images.items():
+        values = _normalised(stored.to(device, non_blocking=True), stretch[name], config.scale)
+        if config.augment.resizes:
+            values = resize_crops(values, slot.sizes_B2.to(device, non_blocking=True), config.image_px)
+        images[name] = values
+    return images
+
+
+def _normalised(stored: Tensor, stretch: Constants, scale: Scale) -> Tensor:
+    """Row by row on a CPU, whose caches hold a sample and not a batch."""
+    if stored.device.type != "cpu":
+        return normalise(stored, stretch, scale=scale)
+    values = torch.empty(stored.shape)
+    for row, image in zip(values, stored, strict=True):
+        row.copy_(normalise(image, stretch, scale=scale))
+    return values
 
 
 def stretches(samples: Samples, config: StreamConfig) -> dict[str, Constants]:

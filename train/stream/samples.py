@@ -7,7 +7,7 @@ Why not webdataset, whose format this is: it reads tars from end to end and cann
 needs. Axes: N samples of the split, T frames, C bands, H W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,9 +24,9 @@ from pipeline.index import MemberRef
 from pipeline.manifest import Manifest, Stats
 from pipeline.sample import SampleMeta
 from pipeline.store import Store
+from train.stream.source import Source, Span, source_of
 
 META, LABEL = "json", "label"
-Refs = Mapping[str, MemberRef]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +53,13 @@ class Places:
     """Checksums."""
 
     def ref(self, sample_id: int) -> MemberRef:
+        """Where one sample's bytes lie, and what they are."""
+        offset, size = self.span(sample_id)
+        return MemberRef(offset=offset, size=size, crc32c=int(self.crc32c_N[sample_id]))
+
+    def span(self, sample_id: int) -> Span:
         """Where one sample's bytes lie."""
-        place = self.offset_N[sample_id], self.size_N[sample_id], self.crc32c_N[sample_id]
-        return MemberRef(offset=int(place[0]), size=int(place[1]), crc32c=int(place[2]))
+        return int(self.offset_N[sample_id]), int(self.size_N[sample_id])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +70,11 @@ class Sensor:
     """Dtype and shape."""
     bands: tuple[int, ...]
     """Which of the stored bands, in order."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether all bands are wanted as they lie."""
+        return self.bands == tuple(range(self.spec.shape[-3]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -86,10 +95,14 @@ class Samples:
     """Number of each sample's shard."""
     rows: pa.Table
     """The split's rows of the index."""
+    key_N: pa.StringArray
+    """Keys."""
     sensors: Mapping[str, Sensor]
     """Those that are wanted."""
     places: Mapping[str, Places]
     """Members that are read: the sensors, of stacks the json, and what was asked for."""
+    source: Source
+    """Where the bytes come from."""
 
     @property
     def samples(self) -> int:
@@ -103,8 +116,12 @@ class Samples:
 
     def key(self, sample_id: int) -> str:
         """Key of a sample."""
-        key: str = self.rows["key"][sample_id].as_py()
+        key: str = self.key_N[sample_id].as_py()
         return key
+
+    def keys(self, sample_ids: Sequence[int] | NDArray[np.int64]) -> tuple[str, ...]:
+        """Keys of samples."""
+        return tuple(self.key_N.take(pa.array(sample_ids)).to_pylist())
 
     def shape(self, sensor: str) -> tuple[int, ...]:
         """Shape of a sensor's chip as `read` gives it."""
@@ -118,37 +135,40 @@ class Samples:
             CorruptShard: the bytes are not those of the index, twice.
             SourceError: the store kept failing.
         """
-        refs = {name: places.ref(sample_id) for name, places in self.places.items()}
-        # A read that was damaged on its way is good the second time; damage in the store is not.
-        data = self._fetch(sample_id, refs) or self._fetch(sample_id, refs)
-        if data is None:
-            start = min(ref.offset for ref in refs.values())
-            raise CorruptShard(
-                f"{self.key(sample_id)} at byte {start} of {self.store.url}/{self._shard(sample_id)} is missing or "
-                "not what the index promises. Copy that shard again, or remove its unit's receipt and build again."
-            )
+        data = self._fetch(sample_id) or self._again(sample_id)
         images = {name: self._decode(name, data[name], sample_id) for name in self.sensors}
         return Chips(images=images, meta=self._meta(data, sample_id), label=self._label(data, sample_id))
 
     def _shard(self, sample_id: int) -> str:
         return self.shards[int(self.shard_N[sample_id])]
 
-    def _fetch(self, sample_id: int, refs: Refs) -> dict[str, bytes] | None:
+    def _again(self, sample_id: int) -> dict[str, bytes]:
+        """A read that was damaged on its way is good the second time; damage in the store is not."""
+        self.source.forget(self._shard(sample_id))
+        data = self._fetch(sample_id)
+        if data is None:
+            start = min(places.span(sample_id)[0] for places in self.places.values())
+            raise CorruptShard(
+                f"{self.key(sample_id)} at byte {start} of {self.store.url}/{self._shard(sample_id)} is missing or "
+                "not what the index promises. Copy that shard again, or remove its unit's receipt and build again."
+            )
+        return data
+
+    def _fetch(self, sample_id: int) -> dict[str, bytes] | None:
         """The members' bytes; None where they are not what the index promises."""
-        start = min(ref.offset for ref in refs.values())
-        stop = max(ref.offset + ref.size for ref in refs.values())
+        spans = [places.span(sample_id) for places in self.places.values()]
         try:
-            data = self.store.read_range(self._shard(sample_id), start, stop)
+            data = dict(zip(self.places, self.source.read(self._shard(sample_id), spans), strict=True))
         except FileNotFoundError:
             return None
-        parts = {name: data[ref.offset - start : ref.offset - start + ref.size] for name, ref in refs.items()}
-        return parts if all(index.check(parts[name], ref) for name, ref in refs.items()) else None
+        good = all(index.check(data[name], places.ref(sample_id)) for name, places in self.places.items())
+        return data if good else None
 
     def _decode(self, name: str, data: bytes, sample_id: int) -> NDArray[Any]:
         sensor = self.sensors[name]
         codec: Codec = self.known.codec
         array = decode_array(data, sensor.spec, codec=codec, key=self.key(sample_id))
-        return array[..., list(sensor.bands), :, :]
+        return array if sensor.whole else array[..., list(sensor.bands), :, :]
 
     def _meta(self, data: Mapping[str, bytes], sample_id: int) -> SampleMeta | None:
         if META not in data:
@@ -198,8 +218,10 @@ def open_samples(
         shard_sizes=tuple(np.bincount(shard_N, minlength=len(shards)).tolist()),
         shard_N=shard_N,
         rows=rows,
+        key_N=rows["key"].combine_chunks(),
         sensors=sensors,
         places={name: _places(rows, name) for name in (*sensors, *_more(known, told=told))},
+        source=source_of(store),
     )
 
 

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from train.stream.loader import calendar
 from train.stream.normalise import Constants, Scale, normalise
+from train.stream.ring import calendar
 from train.stream.samples import Chips, Samples
 
 

@@ -34,6 +34,8 @@ class Augment:
     """Smallest and largest share of the chip's area of crops with sides of 3:4 to 4:3, which are resized."""
     symmetries: Literal[1, 2, 8] = 8
     """1: none. 2: mirrored left to right or not. 8: quarter turns, mirrored or not."""
+    centred: bool = False
+    """Cut from the middle of the chip, for evaluation, and not from a drawn place."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be cut."""
@@ -41,6 +43,10 @@ class Augment:
             raise UsageError(f"crops of {self.side_px} px and {self.area} of the area: give one, ascending, positive.")
         if self.area and not 0 < self.area[0] <= self.area[1] <= 1:
             raise UsageError(f"crops of {self.area} of the area: give two shares in 0..1, ascending.")
+
+    def largest_px(self, chip_px: int, image_px: int) -> int:
+        """Side of the largest crop."""
+        return self.side_px[1] if self.side_px else chip_px if self.area else image_px
 
     @property
     def resizes(self) -> bool:
@@ -122,7 +128,8 @@ def placements(
     epochs, ids = torch.from_numpy(epochs_B), torch.from_numpy(sample_ids_B)
     draws_BN = uniform(seed, epochs, ids, purpose="placement", count=3 + 2 * _TRIES).double()
     size_B2 = _sizes(draws_BN[:, 3:], chip_px, image_px, augment)
-    corner_B2 = (draws_BN[:, :2] * (chip_px - size_B2 + 1)).long()
+    room_B2 = chip_px - size_B2
+    corner_B2 = room_B2 // 2 if augment.centred else (draws_BN[:, :2] * (room_B2 + 1)).long()
     symmetry_B = (draws_BN[:, 2] * augment.symmetries).long() * (4 if augment.symmetries == 2 else 1)
     rows = torch.cat((corner_B2, size_B2, symmetry_B[:, None]), dim=1).tolist()
     return [Placement(top=t, left=c, height=h, width=w, symmetry=s) for t, c, h, w, s in rows]

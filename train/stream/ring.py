@@ -1,0 +1,85 @@
+"""Room for batches that are being read: filled by threads, used once by the device, then filled again.
+
+A batch is tens of megabytes. Fresh memory for each would be paid in page faults, and memory that is not pinned in
+copies to the GPU that nothing else can run beside.
+
+Axes: B batch, T frames, C bands, H W pixels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipeline.sample import SampleMeta
+from train.stream.config import StreamConfig
+from train.stream.samples import Chips, Samples
+from train.stream.transforms import Placement, crop, turn
+
+_DTYPES = {"s1": torch.float32, "s2": torch.uint16}
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Slot:
+    """Room for one batch as stored: crops, turned, in the upper left corner of their images."""
+
+    images: Mapping[str, Tensor]
+    """By sensor: (B, C, H, W), of stacks (B, T, C, H, W); s1 float32 dB, s2 uint16."""
+    sizes_B2: Tensor
+    """int64 height and width of each crop, pixels."""
+    dates_BT3: Tensor | None
+    """int64 year, month and hour (UTC) of each frame of a stack."""
+    used: torch.cuda.Event | None = field(default=None)
+    """Passed once a GPU has copied what was in here."""
+
+    def free(self) -> "Slot":
+        """This slot, once it may be filled again."""
+        if self.used is not None:
+            self.used.synchronize()
+        return self
+
+    def fill(self, row: int, chips: Chips, cut: Placement, picks: Sequence[int]) -> None:
+        """Put one sample into its row."""
+        for name, buffer in self.images.items():
+            chip = chips.images[name] if self.dates_BT3 is None else chips.images[name][list(picks)]
+            image = turn(crop(chip, cut), cut)
+            height, width = image.shape[-2:]
+            target: NDArray[Any] = buffer[row].numpy()
+            np.copyto(target[..., :height, :width], image)
+            self.sizes_B2[row, 0], self.sizes_B2[row, 1] = height, width
+        if self.dates_BT3 is not None:
+            self.dates_BT3[row] = calendar(chips.meta, picks)
+
+
+def new_slot(samples: Samples, config: StreamConfig, *, rows: int, pinned: bool) -> Slot:
+    """Room for `rows` samples; zeros, so that what no crop fills is no NaN.
+
+    Args:
+        samples: of the stream.
+        config: of the stream.
+        rows: B.
+        pinned: page-locked, for a GPU.
+    """
+    side, frames = config.augment.largest_px(samples.known.chip_px, config.image_px), frames_of(samples, config)
+    lead = (rows,) if frames is None else (rows, frames)
+    shapes = {name: (*lead, len(bands), side, side) for name, bands in config.bands.items()}
+    return Slot(
+        images={name: torch.zeros(shape, dtype=_DTYPES[name], pin_memory=pinned) for name, shape in shapes.items()},
+        sizes_B2=torch.zeros(rows, 2, dtype=torch.int64, pin_memory=pinned),
+        dates_BT3=None if frames is None else torch.zeros(rows, frames, 3, dtype=torch.int64, pin_memory=pinned),
+    )
+
+
+def frames_of(samples: Samples, config: StreamConfig) -> int | None:
+    """Frames of each reading; None of a pair."""
+    return config.frames or samples.frames
+
+
+def calendar(meta: SampleMeta | None, frames: Sequence[int]) -> Tensor:
+    """Year, month and hour (UTC) of some frames of a stack, (T, 3) int64."""
+    acquired = [] if meta is None else [meta.acquired[frame] for frame in frames]
+    return torch.tensor([(when.year, when.month, when.hour) for when in acquired])
