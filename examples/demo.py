@@ -129,7 +129,7 @@ def report(run: Path, seconds: float, *, killed: bool) -> None:
         "shards": f"{len(manifest['shards'])} ({size / 1e6:.1f} MB)",
         "steps": f"{steps[-1]['step']}" + (f", killed after {KILL_AFTER} and resumed" if killed else ""),
         "loss": f"{before:.3f} before, {after:.3f} after (means of {ends} steps)",
-        "samples/s": f"{sorted(row['samples_per_s'] for row in steps)[len(steps) // 2]:.0f} (median)",
+        "samples/s": f"{sorted(row['pace']['samples_per_s'] for row in steps)[len(steps) // 2]:.0f} (median)",
         "cube": run / "data/cube.zarr",
         "shards in": run / "data/shards",
         "checkpoint": run / f"croma/step-{committed(run / 'croma'):08d}",

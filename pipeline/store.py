@@ -148,6 +148,31 @@ class Store:
                 f"cannot write {name} to {self.url}: {redact(str(error))}. Give a place that you may write to."
             ) from error
 
+    def create(self, name: str, data: bytes) -> bool:
+        """Write `data` to `name` unless it is there already; whether it was written.
+
+        Of many writers at once one writes, where the store `creates_once`.
+
+        Raises:
+            UsageError: the place may not be written to.
+            SourceError: the store kept failing.
+        """
+        create = self._create_local if self.is_local else self._create_object
+        return self.attempt(lambda: create(self.path(name), data), name)
+
+    def creates_once(self, name: str) -> bool:
+        """Whether this store refuses to create what is there already, tried on `name`, which is removed again.
+
+        Some stores take the condition of a put and ignore it (s3rver), or do not know it (Swift).
+        """
+        self.publish(name, b"first")
+        try:
+            refused = not self.create(name, b"second") and self.read(name) == b"first"
+        except SourceError:
+            refused = False
+        self.remove(name)
+        return refused
+
     def remove(self, name: str) -> None:
         """Remove the file or folder `name`; nothing happens where it is not there."""
         if self.exists(name):
@@ -163,7 +188,33 @@ class Store:
     def _publish_object(self, path: str, data: bytes) -> None:
         self.fs.pipe_file(path, data)
 
+    def _create_object(self, path: str, data: bytes) -> bool:
+        try:
+            self.fs.pipe_file(path, data, mode="create")
+        except FileExistsError:
+            return False
+        except OSError as error:
+            # s3fs passes on some stores' refusals as they are (Ceph).
+            if "PreconditionFailed" in str(error) or "412" in str(error):
+                return False
+            raise
+        return True
+
+    def _create_local(self, path: str, data: bytes) -> bool:
+        with self._temporary(path, data) as temporary:
+            try:
+                os.link(temporary, path)
+            except FileExistsError:
+                return False
+        return True
+
     def _publish_local(self, path: str, data: bytes) -> None:
+        with self._temporary(path, data) as temporary:
+            temporary.replace(path)
+
+    @contextmanager
+    def _temporary(self, path: str, data: bytes) -> Iterator[Path]:
+        """A file with `data` on the disk, beside `path`; what is left of it behind is removed."""
         folder = Path(path).parent
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder, prefix=_PART)
@@ -173,10 +224,9 @@ class Store:
                 file.flush()
                 os.fsync(file.fileno())
             Path(temporary).chmod(0o644)
-            Path(temporary).replace(path)
-        except BaseException:
+            yield Path(temporary)
+        finally:
             Path(temporary).unlink(missing_ok=True)
-            raise
 
     @contextmanager
     def telling(self, name: str) -> Iterator[None]:

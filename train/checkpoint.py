@@ -84,9 +84,28 @@ def steps(store: Store) -> list[int]:
     return sorted(int(match[1]) for name in store.names() if (match := _FOLDER.fullmatch(name)))
 
 
-def save(store: Store, checkpoint: Checkpoint, *, keep: int = KEEP) -> None:
-    """Write a checkpoint, then remove all but the newest `keep`."""
+def save(
+    store: Store,
+    checkpoint: Checkpoint,
+    *,
+    keep: int = KEEP,
+    every: int | None = None,
+    check: Callable[[], None] = lambda: None,
+) -> None:
+    """Write a checkpoint and read it back; then remove all but the newest `keep`, and those of every `every` steps.
+
+    Args:
+        store: the run's folder.
+        checkpoint: what to write.
+        keep: how many of the newest stay, this one included.
+        every: steps; None: no others stay.
+        check: called before each object is written; raises where nothing may be written any more.
+
+    Raises:
+        StreamError: what was read back is not what was written; nothing was removed.
+    """
     at = store.within(folder(checkpoint.step))
+    check()
     at.remove(COMMIT_NAME)
     objects = {
         MODEL_NAME: _tensor_bytes(checkpoint.model),
@@ -94,10 +113,13 @@ def save(store: Store, checkpoint: Checkpoint, *, keep: int = KEEP) -> None:
         STATE_NAME: _state_bytes(checkpoint),
     }
     for name, data in objects.items():
+        check()
         at.publish(name, data)
     sums = {name: ObjectSum(size=len(data), crc32c=crc32c(data)) for name, data in objects.items()}
+    check()
     at.publish(COMMIT_NAME, record.dumps(Commit(objects=sums)))
-    _prune(store, checkpoint.step, keep)
+    _verify(at)
+    _prune(store, checkpoint.step, keep=keep, every=every)
 
 
 def latest(store: Store, say: Callable[[str], None]) -> Checkpoint | None:
@@ -172,6 +194,18 @@ def _state_bytes(checkpoint: Checkpoint) -> bytes:
     return record.dumps({name: getattr(checkpoint, name) for name in ("step", "stream", "recipe", "versions")})
 
 
+def _verify(at: Store) -> None:
+    try:
+        commit = record.loads(Commit, at.read(COMMIT_NAME), where=f"{at.url}/{COMMIT_NAME}")
+        for name in commit.objects:
+            _checked(at, name, commit)
+    except (ContractError, FileNotFoundError) as error:
+        raise StreamError(
+            f"{at.url} was written and is not there as it was: {error} The checkpoints before it were kept. "
+            "Look after the store, then resume."
+        ) from error
+
+
 def _checked(at: Store, name: str, commit: Commit) -> bytes:
     try:
         data = at.read(name)
@@ -182,11 +216,12 @@ def _checked(at: Store, name: str, commit: Commit) -> bytes:
     return data
 
 
-def _prune(store: Store, newest: int, keep: int) -> None:
+def _prune(store: Store, newest: int, *, keep: int, every: int | None) -> None:
     """Remove older checkpoints, the proof first, so that none is ever half there."""
     older = [step for step in steps(store) if step < newest]
     finished = [step for step in older if store.exists(f"{folder(step)}/{COMMIT_NAME}")]
     kept = finished[-(keep - 1) :] if keep > 1 else []
+    kept += [step for step in finished if every is not None and step % every == 0]
     for step in older:
         if step not in kept:
             store.remove(f"{folder(step)}/{COMMIT_NAME}")

@@ -11,6 +11,7 @@ from pipeline.errors import PretrainError
 from train.job import Options, fit
 from train.objective import Objective
 from train.recipes.run import override
+from train.stop import Stopped
 
 R = TypeVar("R", bound=Any)
 
@@ -41,6 +42,14 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         help="begin with these weights, of any layout that train/export.py writes; what they lack begins anew",
     )
     flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
+    flags.add_argument("--keep", type=int, default=2, metavar="N", help="newest checkpoints that stay (2)")
+    flags.add_argument("--keep-every", type=int, metavar="STEPS", help="besides, those of every so many steps stay")
+    flags.add_argument(
+        "--micro-batch",
+        type=int,
+        metavar="N",
+        help="less memory: N samples of a rank at a time; the result is that of the whole batch",
+    )
     flags.add_argument("--compile", action="store_true", help="compile each layer (minutes at the start, then faster)")
     flags.add_argument(
         "--recompute",
@@ -89,7 +98,7 @@ def main(description: str, recipes: Mapping[str, Callable[[], R]], objective: Ca
 def explain(error: PretrainError, *, rank: int) -> int:
     """Print the one message of a failed run, on rank 0, and return the exit code."""
     if rank == 0:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}\n")
     return error.exit_code
 
 

@@ -6,7 +6,7 @@ Everything that can fail on some ranks only is done `together`, and checked befo
 import math
 import platform
 from collections.abc import Callable, Mapping
-from contextlib import closing
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
 
@@ -14,16 +14,22 @@ import torch
 from accelerate import Accelerator
 
 from pipeline import record
-from pipeline.errors import UsageError
+from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
-from train import checkpoint, loop, ranks, resume
+from train import flops, loop, ranks, resume
 from train.checkpoint import Checkpoint
+from train.fence import claim
+from train.guard import Guard
 from train.meter import Meter, Row
 from train.models import weights
+from train.models.croma import CromaConfig
 from train.objective import Objective
 from train.optim import adamw, load_optimizer, optimizer_tensors
+from train.pace import Pacer
 from train.progress import Reporter
 from train.recipes.run import Run, derive
+from train.saver import Keep, Saver, Writer
+from train.stop import Stopped, StopRequest, stoppable
 from train.stream.ahead import working_set
 from train.stream.cache import CachedShards, cache_folder
 from train.stream.config import Share, StreamState
@@ -45,6 +51,12 @@ class Options:
     """Go on from the last checkpoint; begin where there is none."""
     checkpoint_every: int = 100
     """Steps."""
+    keep: int = 2
+    """How many of the newest checkpoints stay."""
+    keep_every: int | None = None
+    """Steps. Besides, checkpoints of every so many steps stay."""
+    micro_batch: int | None = None
+    """Samples of each rank that are in memory at once; None: all of a step."""
     threads: int = 4
     """Readers of each rank."""
     compile: bool = False
@@ -60,8 +72,10 @@ class Options:
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        if self.checkpoint_every < 1 or self.threads < 1:
-            raise UsageError(f"--checkpoint-every {self.checkpoint_every} --threads {self.threads}: use 1 or more.")
+        for name in ("checkpoint_every", "keep", "keep_every", "micro_batch", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UsageError(f"--{name.replace('_', '-')} {value}: use 1 or more.")
         if self.cache_gb is not None and not 0 <= self.cache_gb < math.inf:
             raise UsageError(f"--cache-gb {self.cache_gb}: use 0 or more.")
 
@@ -165,6 +179,8 @@ def _check_ranks(job: Job) -> None:
 def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     """Say, and at the beginning write down, what is about to run."""
     where = {"data": job.samples.store.url, "out": job.out.url, "ranks": job.accelerator.num_processes}
+    if isinstance(job.recipe.model, CromaConfig):
+        where["negatives"] = job.plan.global_batch - 1
     where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
     job.reporter.facts({**where, **facts})
     written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
@@ -183,10 +199,28 @@ def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objecti
         ranks.together(job.accelerator, lambda: weights.initial(built.module, init))
     wrapped = loop.prepare(job.accelerator, built, compiled=job.options.compile, recompute=job.options.recompute)
     optimizer = adamw(built.module, job.recipe.optim)
+    guard = Guard(job.recipe.optim.skip_sigmas, job.accelerator.device)
     if found is not None:
-        load_optimizer(optimizer, built.module, found.optimizer)
+        load_optimizer(optimizer, built.module, guard.load(found.optimizer))
     return loop.Trainee(
-        accelerator=job.accelerator, objective=built, wrapped=wrapped, optimizer=optimizer, loader=_loader(job)
+        accelerator=job.accelerator,
+        objective=built,
+        wrapped=wrapped,
+        optimizer=optimizer,
+        guard=guard,
+        loader=_loader(job),
+        pacer=_pacer(job),
+        micro_batch=job.options.micro_batch,
+    )
+
+
+def _pacer(job: Job) -> Pacer:
+    return Pacer(
+        job.samples,
+        global_batch=job.plan.global_batch,
+        flops=flops.step(job.recipe.model),
+        device=job.accelerator.device,
+        world_size=job.accelerator.num_processes,
     )
 
 
@@ -223,22 +257,36 @@ def _cached(job: Job) -> Job:
 
 
 def _run(job: Job, trainee: loop.Trainee) -> None:
-    meter = ranks.together(job.accelerator, lambda: _meter(job))
-    if meter is None:
-        _loop(job, trainee, meter)
-        return
-    with closing(meter):
-        _loop(job, trainee, meter)
+    writer = ranks.together(job.accelerator, lambda: _writer(job))
+    with stoppable() as stop, writer or nullcontext():
+        job.reporter.begin(job.first_step, job.recipe.steps)
+        stopped: Stopped | None = None
+        try:
+            loop.train(trainee, _schedule(job), _hooks(job, trainee, writer, stop))
+        except Stopped as error:
+            stopped = error
+        finally:
+            job.reporter.end()
+        # A checkpoint that could not be written is every rank's failure.
+        ranks.together(job.accelerator, lambda: None if writer is None else writer.saver.wait())
+        if stopped is not None:
+            raise stopped
 
 
-def _meter(job: Job) -> Meter | None:
+def _writer(job: Job) -> Writer | None:
+    """Rank 0 writes for all."""
     if not job.accelerator.is_main_process:
         return None
-    return Meter(job.out, resumed_step=job.first_step, say=job.reporter.say)
+    fence, options = claim(job.out, job.reporter.say), job.options
+    keep = Keep(newest=options.keep, every=options.keep_every)
+    return Writer(
+        meter=Meter(job.out, resumed_step=job.first_step, say=job.reporter.say),
+        saver=Saver(job.out, keep=keep, check=fence.check),
+    )
 
 
-def _loop(job: Job, trainee: loop.Trainee, meter: Meter | None) -> None:
-    schedule = loop.Schedule(
+def _schedule(job: Job) -> loop.Schedule:
+    return loop.Schedule(
         first_step=job.first_step,
         steps=job.recipe.steps,
         checkpoint_every=job.options.checkpoint_every,
@@ -246,21 +294,43 @@ def _loop(job: Job, trainee: loop.Trainee, meter: Meter | None) -> None:
         optim=job.recipe.optim,
     )
 
+
+def _hooks(job: Job, trainee: loop.Trainee, writer: Writer | None, stop: StopRequest) -> loop.Hooks:
     def report(row: Row) -> None:
         job.reporter.step(row)
-        if meter is not None:
-            meter.write(row)
+        if writer is not None:
+            writer.meter.write(row)
 
     def save(done: int, state: StreamState) -> None:
-        if meter is not None:
-            meter.publish()
-            checkpoint.save(job.out, _checkpoint(job, trainee, done=done, state=state))
+        if writer is not None:
+            writer.meter.publish()
+            writer.saver.save(_checkpoint(job, trainee, done=done, state=state))
 
-    job.reporter.begin(job.first_step, job.recipe.steps)
-    try:
-        loop.train(trainee, schedule, report=report, save=save)
-    finally:
-        job.reporter.end()
+    def failed() -> PretrainError | None:
+        return None if writer is None else writer.saver.failed()
+
+    def diverged(step: int) -> str:
+        return _bundle(job, step) if writer is not None else ""
+
+    return loop.Hooks(report=report, save=save, failed=failed, diverged=diverged, stop=stop)
+
+
+def _bundle(job: Job, step: int) -> str:
+    """What it takes to repeat a step that was not learned from; says where it stands."""
+    ids, epochs = job.plan.batch(step - 1, 0, 1)
+    about = {
+        "step": step,
+        "seed": job.recipe.seed,
+        "keys": list(job.samples.keys(ids)),
+        "sample_ids": ids.tolist(),
+        "epochs": epochs.tolist(),
+        "recipe": record.to_json(job.recipe),
+        "versions": versions(),
+    }
+    name = f"skipped/step-{step:08d}.json"
+    job.out.publish(name, record.dumps(about))
+    job.reporter.say(f"step {step} was not learned from: its samples stand in {name}")
+    return f"What was read is in {job.out.url}/{name}."
 
 
 def _checkpoint(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState) -> Checkpoint:
@@ -271,5 +341,5 @@ def _checkpoint(job: Job, trainee: loop.Trainee, *, done: int, state: StreamStat
         recipe=record.to_json(job.recipe),
         versions=versions(),
         model=module.state_dict(),
-        optimizer=optimizer_tensors(trainee.optimizer, module),
+        optimizer={**optimizer_tensors(trainee.optimizer, module), **trainee.guard.tensors()},
     )

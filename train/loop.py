@@ -1,26 +1,31 @@
 """The training loop. It counts steps and knows an objective, not a model.
 
-One step: batch → forward → backward (ranks average) → is everything finite? → update → row. Ranks exchange twice:
-before the forward, whether all have their batch; after the backward, the losses. So they stop together, and before the
-update.
+One step: batch → forward → backward (ranks average) → is it worth learning from? → update. Ranks exchange twice: before
+the forward, on the host, whether all have their batch and nobody was asked to stop; after the backward, on the device,
+the losses. So they stop together, and before the update. The host never waits for the device: the numbers of a step
+are read while the next one runs.
 """
 
 import math
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from pipeline.errors import PretrainError, StreamError
-from train import ranks
+from train import late, optim, ranks
+from train.accumulate import backward
 from train.batch import Batch, Losses
-from train.meter import Row
+from train.guard import Guard
+from train.late import Late
+from train.meter import Pace, Row
 from train.models.blocks import compile_layers, set_recompute
 from train.objective import Objective
 from train.optim import OptimConfig, lr_at, peak_lr, set_lr
+from train.pace import Pacer
+from train.stop import Stopped, StopRequest
 from train.stream.config import StreamState
 from train.stream.loader import Loader
 from train.stream.noise import hash64
@@ -39,12 +44,16 @@ class Schedule:
     global_batch: int
     """Samples of a step over all ranks."""
     optim: OptimConfig
-    """Rate and clipping."""
+    """Rate, clipping and skipping."""
 
     def lr(self, samples: int) -> float:
         """The rate of the step that ends behind `samples`."""
         peak = peak_lr(self.optim, self.global_batch)
         return lr_at(samples, total=self.steps * self.global_batch, peak=peak, config=self.optim)
+
+    def saves(self, done: int) -> bool:
+        """Whether a checkpoint follows step `done`."""
+        return done % self.checkpoint_every == 0 or done == self.steps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -59,8 +68,42 @@ class Trainee:
     """The objective's module as Accelerate wrapped it."""
     optimizer: torch.optim.Optimizer
     """Of the module's parameters."""
+    guard: Guard
+    """Remembers what losses are usual."""
     loader: Loader
     """This rank's batches."""
+    pacer: Pacer
+    """Measures."""
+    micro_batch: int | None = None
+    """Samples of this rank that are in memory at once; None: all of a step."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hooks:
+    """What the loop calls, on every rank alike."""
+
+    report: Callable[[Row], None]
+    """After each step, once its numbers are here; where it fails, all ranks stop before they learn anything more."""
+    save: Callable[[int, StreamState], None]
+    """With the steps done and the state behind them: every so many steps, at the end and when asked to stop."""
+    failed: Callable[[], PretrainError | None]
+    """What has gone wrong beside the loop; does not wait."""
+    diverged: Callable[[int], str]
+    """Writes down how to repeat a step that must not be learned from; says where."""
+    stop: StopRequest
+    """Of this rank's process."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Done:
+    """A step whose numbers are not read yet."""
+
+    step: int
+    state: StreamState
+    batch_hash: str
+    lr: float
+    numbers: Late
+    pace: Pace
 
 
 def prepare(accelerator: Accelerator, objective: Objective, *, compiled: bool, recompute: bool) -> nn.Module:
@@ -80,103 +123,124 @@ def prepare(accelerator: Accelerator, objective: Objective, *, compiled: bool, r
     return wrapped.train()
 
 
-def train(
-    trainee: Trainee,
-    schedule: Schedule,
-    *,
-    report: Callable[[Row], None],
-    save: Callable[[int, StreamState], None],
-) -> None:
+def train(trainee: Trainee, schedule: Schedule, hooks: Hooks) -> None:
     """Run to the end of `schedule`.
 
-    Args:
-        trainee: is changed.
-        schedule: from where to where.
-        report: called on every rank after each step; where it fails, all ranks stop before they learn anything more.
-        save: called on every rank with the steps done and the state behind them, every so many steps and at the end.
-
     Raises:
-        StreamError: a loss or a gradient is not finite; nothing was updated with it.
+        Stopped: a rank was asked to stop; everything up to there is saved.
+        StreamError: too many steps in a row were skipped.
         PretrainError: a batch could not be read, or a checkpoint not be written, on any rank.
     """
-    error: PretrainError | None = None
+    reader = _Reader(schedule, hooks)
+    saved, state = schedule.first_step, None
     for done in range(schedule.first_step + 1, schedule.steps + 1):
-        row, state = _step(trainee, schedule, done, error)
-        error = _error_of(lambda row=row: report(row))  # type: ignore[misc]
-        if done % schedule.checkpoint_every == 0 or done == schedule.steps:
-            ranks.fail_together(trainee.accelerator, error)
-            ranks.together(trainee.accelerator, lambda done=done, state=state: save(done, state))  # type: ignore[misc]
+        found = _next(trainee, reader.error or hooks.failed(), stop=hooks.stop.made)
+        if found is None:
+            _save(trainee, hooks, reader, saved=saved, done=done - 1, state=state)
+            raise Stopped(f"asked to stop: step {done - 1} is saved. The same command with --resume goes on from it.")
+        batch, state, batch_hash = found
+        numbers, rate = _learn(trainee, schedule, batch, state)
+        pace = trainee.pacer.step()
+        reader.add(_Done(step=done, state=state, batch_hash=batch_hash, lr=rate, numbers=numbers, pace=pace))
+        if schedule.saves(done):
+            saved = _save(trainee, hooks, reader, saved=saved, done=done, state=state)
 
 
-def _error_of(action: Callable[[], None]) -> PretrainError | None:
-    try:
-        action()
-    except PretrainError as error:
-        return error
-    return None
+class _Reader:
+    """Reads the numbers of each step once the next one is under way, and reports them."""
 
+    def __init__(self, schedule: Schedule, hooks: Hooks) -> None:
+        self.error: PretrainError | None = None
+        self._schedule, self._hooks = schedule, hooks
+        self._waiting: _Done | None = None
+        self._skipped = 0
 
-def _step(trainee: Trainee, schedule: Schedule, done: int, error: PretrainError | None) -> tuple[Row, StreamState]:
-    began_s = time.perf_counter()
-    batch, state, batch_hash = _next(trainee, error)
-    waited_s = time.perf_counter() - began_s
-    rate = schedule.lr(state.samples_consumed)
-    losses = _backward(trainee, batch)
-    loss, parts, norm = _settle(trainee, schedule, losses)
-    _check_finite({"loss": loss, **parts, "gradient norm": norm}, done, batch_hash)
-    set_lr(trainee.optimizer, rate)
-    trainee.optimizer.step()
-    seconds = time.perf_counter() - began_s
-    row = Row(
-        step=done,
-        samples=state.samples_consumed,
-        loss=loss,
-        parts=parts,
-        lr=rate,
-        grad_norm=norm,
-        batch_hash=batch_hash,
-        seconds=round(seconds, 4),
-        samples_per_s=round(schedule.global_batch / seconds, 2),
-        data_wait_share=round(waited_s / seconds, 4),
-    )
-    return row, state
+    def add(self, done: _Done) -> None:
+        """One more step; the one before is read."""
+        self.flush()
+        self._waiting = done
 
-
-def _next(trainee: Trainee, error: PretrainError | None) -> tuple[Batch, StreamState, str]:
-    """The next batch, once all ranks have theirs, and the hash of the global batch; `error` is of the last step."""
-    hashes_B = torch.zeros(0, dtype=torch.int64)
-    if error is None:
+    def flush(self) -> None:
+        """Read and report what waits."""
+        done, self._waiting = self._waiting, None
+        if done is None or self.error is not None:
+            return
         try:
-            batch, state = next(trainee.loader)
-            hashes_B = hash64(0, batch.epochs_B, batch.sample_ids_B, purpose="batch")
+            self._report(done)
+        except PretrainError as error:
+            self.error = error
+
+    def _report(self, done: _Done) -> None:
+        numbers = done.numbers.read()
+        loss, norm, skipped = numbers.pop("loss"), numbers.pop("grad_norm"), bool(numbers.pop("skipped"))
+        self._hooks.report(
+            Row(
+                step=done.step,
+                samples=done.state.samples_consumed,
+                loss=loss,
+                parts=numbers,
+                lr=done.lr,
+                grad_norm=norm,
+                batch_hash=done.batch_hash,
+                skipped=skipped,
+                pace=done.pace,
+            )
+        )
+        self._skipped = self._skipped + 1 if skipped else 0
+        if skipped:
+            self._tell(done.step, {"loss": loss, "gradient norm": norm})
+
+    def _tell(self, step: int, numbers: dict[str, float]) -> None:
+        where = self._hooks.diverged(step)
+        if self._skipped >= self._schedule.optim.skips:
+            raise StreamError(
+                f"step {step} gave {numbers}: {self._skipped} steps in a row were not learned from. {where} "
+                "Lower the learning rate or clip the gradient in the recipe, and start again."
+            )
+
+
+def _save(trainee: Trainee, hooks: Hooks, reader: _Reader, *, saved: int, done: int, state: StreamState | None) -> int:
+    """Report all steps so far, and save what is not saved; the step that is."""
+    reader.flush()
+    ranks.fail_together(trainee.accelerator, reader.error)
+    if state is not None and done > saved:
+        ranks.together(trainee.accelerator, lambda: hooks.save(done, state))
+    return done
+
+
+def _next(trainee: Trainee, error: PretrainError | None, *, stop: bool) -> tuple[Batch, StreamState, str] | None:
+    """The next batch, once all ranks have theirs, and the hash of the global batch; None where one is to stop."""
+    hashes_B = torch.zeros(0, dtype=torch.int64)
+    if error is None and not stop:
+        try:
+            with trainee.pacer.waiting():
+                batch, state = next(trainee.loader)
+            hashes_B = hash64(0, batch.epochs_B.cpu(), batch.sample_ids_B.cpu(), purpose="batch")
         except PretrainError as caught:
             error = caught
-    total, failed = ranks.sum_hashes(trainee.accelerator, hashes_B, failed=error is not None)
+    total, failed, stopped = ranks.exchange(hashes_B, failed=error is not None, stop=stop)
     if failed:
         ranks.fail_together(trainee.accelerator, error)
-    return batch, state, f"{total:016x}"
+    return None if stopped else (batch, state, f"{total:016x}")
 
 
-def _backward(trainee: Trainee, batch: Batch) -> Losses:
+def _learn(trainee: Trainee, schedule: Schedule, batch: Batch, state: StreamState) -> tuple[Late, float]:
+    """Learn from a batch; its numbers, on their way, and the rate."""
     trainee.optimizer.zero_grad(set_to_none=True)
-    losses = trainee.objective.losses(trainee.wrapped, batch)
-    trainee.accelerator.backward(losses.total)
-    return losses
-
-
-def _settle(trainee: Trainee, schedule: Schedule, losses: Losses) -> tuple[float, dict[str, float], float]:
-    """Loss and parts over the global batch, and the norm of the averaged gradient, which is clipped where asked for."""
-    loss, *parts = ranks.mean(trainee.accelerator, [losses.total, *losses.parts.values()])
+    losses = backward(trainee.accelerator, trainee.objective, trainee.wrapped, batch, rows=trainee.micro_batch)
+    numbers = _means(losses)
     limit = math.inf if schedule.optim.grad_clip is None else schedule.optim.grad_clip
     norm = torch.nn.utils.clip_grad_norm_(trainee.objective.module.parameters(), limit)
-    return loss, dict(zip(losses.parts, parts, strict=True)), float(norm)
+    skip = trainee.guard.judge(numbers["loss"], norm)
+    rate = schedule.lr(state.samples_consumed)
+    set_lr(trainee.optimizer, rate)
+    optim.skip_if(trainee.optimizer, skip)
+    optim.step(trainee.optimizer)
+    return late.send({**numbers, "grad_norm": norm, "skipped": skip}), rate
 
 
-def _check_finite(numbers: dict[str, float], done: int, batch_hash: str) -> None:
-    """All ranks see the same numbers, so they raise together."""
-    bad = {name: value for name, value in numbers.items() if not math.isfinite(value)}
-    if bad:
-        raise StreamError(
-            f"step {done} gave {bad} (batch {batch_hash}), and nothing was updated with it. "
-            "Lower the learning rate or clip the gradient in the recipe, and start again from a checkpoint before it."
-        )
+def _means(losses: Losses) -> dict[str, Tensor]:
+    """Loss and parts over the global batch, on the device."""
+    names = ("loss", *losses.parts)
+    means = ranks.mean([losses.total, *losses.parts.values()])
+    return dict(zip(names, means, strict=True))

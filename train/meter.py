@@ -16,8 +16,30 @@ from pipeline.store import Store
 
 METRICS_NAME = "metrics.jsonl"
 BOARD_NAME = "tensorboard"
-TIMING = ("seconds", "samples_per_s", "data_wait_share")
+TIMING = ("pace",)
 """Fields that no two runs share."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How a step went, seen from rank 0."""
+
+    seconds: float
+    """From the end of the step before to the end of this one."""
+    samples_per_s: float
+    """Over all ranks."""
+    data_wait_share: float
+    """Share of the step in which rank 0 waited for its batch."""
+    mfu: float | None
+    """Model FLOPs utilisation: the model's operations over what all devices could do; None where that is not known."""
+    read_mb_per_s: float
+    """Megabytes that rank 0 read from the store."""
+    cache_hit_share: float | None
+    """Of rank 0's samples; None without a cache."""
+    retries: int
+    """Reads of rank 0 that failed on their way and were tried again."""
+    memory_mb: float
+    """Largest memory of rank 0 so far: of its GPU, or of its process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,12 +60,10 @@ class Row:
     """Before clipping."""
     batch_hash: str
     """Hex. Sum of a hash of each (sample id, epoch) of the global batch, in any order."""
-    seconds: float
-    """Seconds. From the request of the batch to the end of the update."""
-    samples_per_s: float
-    """Over all ranks."""
-    data_wait_share: float
-    """Share of the step in which rank 0 waited for its batch."""
+    skipped: bool
+    """Not learned from: not finite, or far out of the usual."""
+    pace: Pace
+    """How it went."""
 
 
 def steady(row: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +144,9 @@ class Board:
         if self._writer is None:
             return
         curves = {"loss": row.loss, **{f"loss/{name}": value for name, value in row.parts.items()}}
-        curves |= {name: getattr(row, name) for name in ("lr", "grad_norm", "samples_per_s", "data_wait_share")}
+        curves |= {"lr": row.lr, "grad_norm": row.grad_norm, "skipped": float(row.skipped)}
+        pace = {name: getattr(row.pace, name) for name in Pace.__dataclass_fields__}
+        curves |= {f"pace/{name}": value for name, value in pace.items() if value is not None}
         self._try(lambda: self._add(curves, row.step))
 
     def close(self) -> None:

@@ -3,11 +3,14 @@
 Axes: B batch, N numbers.
 """
 
+from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor, nn
 
 from train.batch import Batch, Losses
+from train.models.contrastive import Contrast
 from train.models.croma import Croma, CromaConfig
 from train.models.satmae import Satmae
 from train.models.satmae_config import SatmaeConfig
@@ -21,13 +24,17 @@ class Objective(Protocol):
     def module(self) -> nn.Module:
         """The bare module: its parameters are trained, its state dict is saved."""
 
-    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
+    def losses(self, wrapped: nn.Module, batch: Batch, *, contrast: Contrast | None = None) -> Losses:
         """The losses of one rank's batch: means over its rows, so that ranks average to the global batch.
 
         Args:
             wrapped: `module` as the loop wrapped it for its ranks; call this one, once.
-            batch: of this rank.
+            batch: of this rank, or a micro-batch of it.
+            contrast: of a micro-batch: what `contrasts` gave for it.
         """
+
+    def contrasts(self, pieces: Sequence[Batch]) -> Sequence[Contrast | None]:
+        """What each micro-batch must know of the others for its gradient to be its part of the whole's."""
 
 
 class CromaObjective:
@@ -38,14 +45,22 @@ class CromaObjective:
         self.module = Croma(config)
         self._seed = seed
 
-    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
+    def losses(self, wrapped: nn.Module, batch: Batch, *, contrast: Contrast | None = None) -> Losses:
         """Contrastive and reconstruction losses."""
-        count = self.module.config.patches
-        noise_s1_BL, noise_s2_BL = (_noise(batch, self._seed, f"mask {name}", count) for name in ("s1", "s2"))
-        losses: Losses = wrapped(
-            batch.images["s1"], batch.images["s2"], noise_s1_BL=noise_s1_BL, noise_s2_BL=noise_s2_BL
-        )
+        losses: Losses = wrapped(batch.images["s1"], batch.images["s2"], **self._noises(batch), contrast=contrast)
         return losses
+
+    def contrasts(self, pieces: Sequence[Batch]) -> list[Contrast | None]:
+        """The contrastive loss of all samples, from one pass without gradient."""
+        made = [
+            self.module.projected(piece.images["s1"], piece.images["s2"], **self._noises(piece)) for piece in pieces
+        ]
+        s1_BD, s2_BD = (torch.cat(features) for features in zip(*made, strict=True))
+        return [*self.module.contrastive.contrasts(s1_BD, s2_BD, len(made[0][0]))]
+
+    def _noises(self, batch: Batch) -> dict[str, Tensor]:
+        count = self.module.config.patches
+        return {f"noise_{name}_BL": _noise(batch, self._seed, f"mask {name}", count) for name in ("s1", "s2")}
 
 
 class SatmaeObjective:
@@ -56,7 +71,11 @@ class SatmaeObjective:
         self.module = Satmae(config)
         self._seed = seed
 
-    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
+    def contrasts(self, pieces: Sequence[Batch]) -> list[Contrast | None]:
+        """Its loss is a mean over samples: they need not know of each other."""
+        return [None] * len(pieces)
+
+    def losses(self, wrapped: nn.Module, batch: Batch, *, contrast: Contrast | None = None) -> Losses:  # noqa: ARG002
         """Reconstruction loss of the hidden patches."""
         noise_BN = _noise(batch, self._seed, "mask", self.module.config.noise_count)
         dates = batch.dates_BT3 if self.module.config.variant == "temporal" else None

@@ -36,6 +36,10 @@ class OptimConfig:
     """Share of the peak at which the cosine ends."""
     grad_clip: float | None = None
     """Largest norm of the gradient; None: not clipped."""
+    skip_sigmas: float | None = 6.0
+    """A step is skipped whose loss or gradient norm is so many standard deviations above the last 128; None: never."""
+    skips: int = 10
+    """So many skipped steps in a row end the run."""
 
 
 def peak_lr(config: OptimConfig, global_batch: int) -> float:
@@ -101,6 +105,20 @@ def set_lr(optimizer: torch.optim.Optimizer, rate: float) -> None:
     """Use `rate` from now on."""
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def skip_if(optimizer: torch.optim.Optimizer, skip: Tensor) -> None:
+    """Let the next step change nothing where `skip`, a scalar on the device, holds: as gradient scalers do it.
+
+    The fused AdamW obeys it without a look from the host; the others are asked on the host.
+    """
+    optimizer.found_inf = skip.float()  # type: ignore[attr-defined]
+
+
+def step(optimizer: torch.optim.Optimizer) -> None:
+    """Update, unless the last `skip_if` held."""
+    if optimizer.defaults["fused"] or not bool(optimizer.found_inf):  # type: ignore[attr-defined]
+        optimizer.step()
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer, module: nn.Module) -> dict[str, Tensor]:

@@ -44,7 +44,9 @@ class Reporter:
 
     def step(self, row: Row) -> None:
         """Show a step."""
-        now = f"loss {row.loss:.4f}  {row.samples_per_s:.1f} samples/s  {row.data_wait_share:.0%} waiting"
+        skipped = "  skipped" if row.skipped else ""
+        pace = f"{row.pace.samples_per_s:.1f} samples/s  {row.pace.data_wait_share:.0%} waiting"
+        now = f"loss {row.loss:.4f}  {pace}{skipped}"
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], completed=row.step, now=now)
         elif row.step % self._every == 0 or row.step == 1:

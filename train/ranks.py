@@ -10,18 +10,24 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, gather_object
 from torch import Tensor
+from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import PretrainError, StreamError, UsageError
 
 T = TypeVar("T")
 _HALF = 32
 _WATCH_S = 0.2
+_NEW_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
+"""Set to 1, torchrun opens a new store for each restart."""
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 """Of glibc's malloc.h."""
 _KEPT_BLOCK, _KEPT_TOTAL = 32 << 20, 256 << 20
@@ -50,6 +56,7 @@ def start(precision: str) -> Accelerator:
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     # Without `cpu` accelerate forms no process group where there is no GPU: each rank would train alone.
     cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    _join_again("gloo" if cpu else "nccl")
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
         raise UsageError(
@@ -57,6 +64,20 @@ def start(precision: str) -> Accelerator:
             "Use a file of infra/accelerate."
         )
     return accelerator
+
+
+def _join_again(backend: str) -> None:
+    """Form the group of ranks that torchrun started again, apart from what those before them left in its store.
+
+    torchrun's store lives on through its restarts (torch 2.13), and with it the addresses of ranks that are dead: about
+    every second restart on a busy machine waited for them for ever. Machines count their restarts apart, so several of
+    them need a new store each time, which the launcher's environment asks for.
+    """
+    restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+    if restarts == 0 or os.environ.get(_NEW_STORES) == "1" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        return
+    store, rank, world_size = next(rendezvous("env://"))
+    dist.init_process_group(backend, store=PrefixStore(f"restart-{restarts}", store), rank=rank, world_size=world_size)
 
 
 def on_this_machine() -> int:
@@ -136,24 +157,33 @@ def check_equal(facts: Sequence[object]) -> None:
         )
 
 
-def sum_hashes(accelerator: Accelerator, hashes_B: Tensor, *, failed: bool) -> tuple[int, bool]:
-    """The sum modulo 2^64 of all ranks' hashes, and whether any rank failed, in one exchange.
+def exchange(hashes_B: Tensor, *, failed: bool, stop: bool) -> tuple[int, bool, bool]:
+    """The sum modulo 2^64 of all ranks' hashes, and whether any rank failed or is to stop, in one exchange of hosts.
 
     Args:
-        accelerator: of the run.
-        hashes_B: (B,) int64; ignored where `failed`.
+        hashes_B: (B,) int64 on the host; ignored where `failed`.
         failed: whether this rank did.
+        stop: whether this rank was asked to.
     """
     own = sum(hashes_B.tolist()) % 2**64
     # Halves: a sum of 32-bit numbers does not overflow int64 at any world size.
-    halves = [int(failed), own >> _HALF, own % 2**_HALF]
-    total = accelerator.reduce(torch.tensor(halves, device=accelerator.device), reduction="sum")
-    any_failed, high, low = total.tolist()
-    return ((high << _HALF) + low) % 2**64, bool(any_failed)
+    total = torch.tensor([int(failed), int(stop), own >> _HALF, own % 2**_HALF])
+    if dist.is_initialized():
+        dist.all_reduce(total, group=_hosts())
+    any_failed, any_stop, high, low = total.tolist()
+    return ((high << _HALF) + low) % 2**64, bool(any_failed), bool(any_stop)
 
 
-def mean(accelerator: Accelerator, values: Sequence[Tensor]) -> list[float]:
-    """The mean over ranks of scalars, in float64."""
-    stacked = torch.stack([value.detach().to(torch.float64) for value in values])
-    reduced: list[float] = accelerator.reduce(stacked, reduction="mean").tolist()
-    return reduced
+@lru_cache(maxsize=1)
+def _hosts() -> dist.ProcessGroup | None:
+    """All ranks, reached without their devices."""
+    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+
+
+def mean(values: Sequence[Tensor]) -> Tensor:
+    """The mean over ranks of N scalars, (N,) float64 on the device, which is not waited for."""
+    stacked_N = torch.stack([value.detach().to(torch.float64) for value in values])
+    if dist.is_initialized():
+        dist.all_reduce(stacked_N)
+        stacked_N /= dist.get_world_size()
+    return stacked_N

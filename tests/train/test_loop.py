@@ -2,8 +2,13 @@
 
 import dataclasses
 import itertools
+import json
+import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +19,14 @@ from pipeline.errors import CorruptShard, PretrainError, SourceError, StreamErro
 from pipeline.store import Store
 from train import checkpoint, croma, flags, ranks
 from train.batch import Batch, Losses
+from train.fence import claim
 from train.job import Options, fit
 from train.meter import Meter, read_rows, steady
 from train.models.croma import CromaConfig
 from train.objective import CromaObjective
 from train.optim import OptimConfig, lr_at, peak_lr
 from train.recipes.croma import CromaRun
+from train.stop import Stopped
 from train.stream.config import StreamConfig
 
 pytestmark = pytest.mark.train
@@ -40,18 +47,18 @@ class Killed(BaseException):
 
 
 class Failing(CromaObjective):
-    """An objective that dies, or whose loss becomes NaN, at a given batch of its life."""
+    """An objective that dies, or whose loss becomes NaN from there on, at a given batch of its life."""
 
-    def __init__(self, at: int, *, nan: bool = False) -> None:
+    def __init__(self, at: int, *, nans: int = 0) -> None:
         super().__init__(MODEL, seed=0)
-        self._left, self._nan = at, nan
+        self._left, self._nans = at, nans
 
-    def losses(self, wrapped: nn.Module, batch: Batch) -> Losses:
+    def losses(self, wrapped: nn.Module, batch: Batch, **more: Any) -> Losses:
         self._left -= 1
-        losses = super().losses(wrapped, batch)
-        if self._left == 0 and not self._nan:
+        losses = super().losses(wrapped, batch, **more)
+        if self._left == 0 and not self._nans:
             raise Killed
-        bad = self._left == 0
+        bad = 0 >= self._left > -self._nans
         return dataclasses.replace(losses, total=losses.total * float("nan")) if bad else losses
 
 
@@ -122,21 +129,83 @@ def test_chips_that_are_too_small_leave_nothing_behind(pairs_at: Callable[..., S
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_not_finite_is_not_learned(pairs: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_finite_is_not_learned(pairs: Store, tmp_path: Path) -> None:
     out = Store.at(str(tmp_path / "run"))
-    stepped = []
-    real = torch.optim.AdamW.step
+    train(pairs, out.url, dataclasses.replace(RUN, steps=3), make=lambda: Failing(3, nans=1), keep=3)
+    rows = read_rows(out)
+    assert [row["skipped"] for row in rows] == [False, False, True]
+    assert math.isnan(rows[2]["loss"])
+    two, three = (checkpoint.load(out, step) for step in (2, 3))
+    assert three.stream.samples_consumed == 15
+    for was, now in ((two.model, three.model), (two.optimizer, three.optimizer)):
+        assert all(torch.equal(was[name], now[name]) for name in was)
+    told = json.loads(out.read("skipped/step-00000003.json"))
+    assert len(told["keys"]) == len(told["sample_ids"]) == 5
 
-    def step(*call: object) -> object:
-        stepped.append(call)
-        return real(*call)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", step)
-    with pytest.raises(StreamError, match=r"step 3 gave .*nan"):
-        train(pairs, out.url, make=lambda: Failing(3, nan=True))
-    assert len(stepped) == 2
-    assert checkpoint.steps(out) == [1, 2]
-    assert len(read_rows(out)) == 2
+def test_a_run_that_keeps_diverging_ends_with_what_repeats_it(pairs: Store, tmp_path: Path) -> None:
+    out = Store.at(str(tmp_path / "run"))
+    run = dataclasses.replace(RUN, optim=dataclasses.replace(RUN.optim, skips=3))
+    with pytest.raises(StreamError, match=r"step 6 gave .*nan.*3 steps in a row"):
+        train(pairs, out.url, run, make=lambda: Failing(4, nans=99))
+    assert out.names("skipped") == [f"step-0000000{step}.json" for step in (4, 5, 6)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_asked_to_stop_it_saves_and_goes_on_as_if_nothing_was(
+    calm: Store, pairs: Store, tmp_path: Path, number: signal.Signals
+) -> None:
+    class Asked(Failing):
+        def losses(self, wrapped: nn.Module, batch: Batch, **more: Any) -> Losses:
+            if self._left == 1:
+                os.kill(os.getpid(), number)
+            self._left = max(self._left, 2)
+            return super().losses(wrapped, batch, **more)
+
+    out = Store.at(str(tmp_path / "run"))
+    before = signal.getsignal(number)
+    with pytest.raises(Stopped, match="step 5 is saved") as caught:
+        train(pairs, out.url, make=lambda: Asked(5), checkpoint_every=100)
+    assert caught.value.exit_code == 75
+    assert signal.getsignal(number) is before
+    assert checkpoint.steps(out) == [5]
+    train(pairs, out.url, resume=True, checkpoint_every=100)
+    assert files(out) == files(calm)
+    assert [steady(row) for row in read_rows(out)] == [steady(row) for row in read_rows(calm)]
+
+
+def test_an_earlier_attempt_writes_nothing_more(pairs: Store, tmp_path: Path) -> None:
+    """A zombie: it still trains when the run that replaced it has begun, whatever the clocks say."""
+    out = Store.at(str(tmp_path / "run"))
+
+    class Replaced(Failing):
+        def losses(self, wrapped: nn.Module, batch: Batch, **more: Any) -> Losses:
+            losses = super().losses(wrapped, batch, **more)
+            if self._left == 0:
+                claim(out, say=lambda _: None)
+                os.utime(tmp_path / "run/attempts/000002.json", (0, 0))
+            return losses
+
+    with pytest.raises(StreamError, match=r"attempt 2 at .* has begun since, and this is attempt 1"):
+        train(pairs, out.url, make=lambda: Replaced(5, nans=-1))
+    assert checkpoint.latest(out, lambda _: None).step in (3, 4)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 4])
+@pytest.mark.parametrize("mode", ["exact", "official"])
+def test_micro_batches_learn_what_the_batch_does(pairs: Store, tmp_path: Path, rows: int, mode: str) -> None:
+    model = dataclasses.replace(MODEL, mode=mode)
+    run = dataclasses.replace(RUN, model=model, steps=4)
+    whole, parts = Store.at(str(tmp_path / "whole")), Store.at(str(tmp_path / "parts"))
+    train(pairs, whole.url, run)
+    train(pairs, parts.url, run, micro_batch=rows)
+    for was, now in zip(read_rows(whole), read_rows(parts), strict=True):
+        for name in ("loss", "grad_norm"):
+            assert now[name] == pytest.approx(was[name], rel=2e-4)
+        assert now["parts"] == pytest.approx(was["parts"], rel=2e-4)
+        assert now["batch_hash"] == was["batch_hash"]
+    first = [read_rows(store)[0] for store in (whole, parts)]
+    assert first[1]["grad_norm"] == pytest.approx(first[0]["grad_norm"], rel=1e-5)
 
 
 def test_a_run_is_not_overwritten(calm: Store, pairs: Store) -> None:
@@ -178,13 +247,11 @@ def test_lone_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_hashes_of_all_ranks_add_up_without_order() -> None:
-    accelerator = ranks.start("no")
+    ranks.start("no")
     hashes = torch.tensor([2**63 - 1, -1, 5, -(2**62)])
-    totals = {
-        ranks.sum_hashes(accelerator, torch.stack(order), failed=False) for order in itertools.permutations(hashes)
-    }
-    assert totals == {(sum(hashes.tolist()) % 2**64, False)}
-    assert ranks.sum_hashes(accelerator, torch.zeros(0, dtype=torch.int64), failed=True)[1]
+    totals = {ranks.exchange(torch.stack(order), failed=False, stop=False) for order in itertools.permutations(hashes)}
+    assert totals == {(sum(hashes.tolist()) % 2**64, False, False)}
+    assert ranks.exchange(torch.zeros(0, dtype=torch.int64), failed=True, stop=True)[1:] == (True, True)
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -284,13 +351,13 @@ def test_rows_are_readable_before_a_checkpoint_counts(pairs: Store, monkeypatch:
     out = Store.at("memory://loop-rows-first")
     real, known = checkpoint.save, []
 
-    def save(store: Store, made: checkpoint.Checkpoint) -> None:
-        known.append((made.step, len(read_rows(store))))
-        real(store, made)
+    def save(store: Store, made: checkpoint.Checkpoint, **more: Any) -> None:
+        known.append((made.step, len(read_rows(store)) >= made.step))
+        real(store, made, **more)
 
     monkeypatch.setattr(checkpoint, "save", save)
     train(pairs, out.url, checkpoint_every=4)
-    assert known == [(4, 4), (8, 8), (12, 12)]
+    assert known == [(4, True), (8, True), (12, True)]
 
 
 @pytest.mark.parametrize("every", [12, 3])
@@ -315,7 +382,7 @@ def test_a_full_disk_under_the_rows_stops_the_run(
 def test_masks_of_the_two_sensors_are_independent(pairs: Store) -> None:
     noises = []
 
-    def wrapped(*_: object, noise_s1_BL: torch.Tensor, noise_s2_BL: torch.Tensor) -> None:
+    def wrapped(*_: object, noise_s1_BL: torch.Tensor, noise_s2_BL: torch.Tensor, contrast: None) -> None:
         noises.extend((noise_s1_BL, noise_s2_BL))
 
     zeros = torch.zeros(3, dtype=torch.int64)

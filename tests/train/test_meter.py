@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from pipeline.store import Store
-from train.meter import METRICS_NAME, TIMING, Board, Meter, Row, read_rows, steady
+from train.meter import METRICS_NAME, TIMING, Board, Meter, Pace, Row, read_rows, steady
 from train.progress import Reporter
 
 pytestmark = pytest.mark.train
@@ -24,11 +24,23 @@ def row(step: int, **changes: Any) -> Row:
         "lr": 0.1,
         "grad_norm": 2.0,
         "batch_hash": f"{step:016x}",
-        "seconds": 0.5,
-        "samples_per_s": 8.0,
-        "data_wait_share": 0.25,
+        "skipped": False,
+        "pace": pace(0.5),
     }
     return Row(**{**fields, **changes})
+
+
+def pace(seconds: float) -> Pace:
+    return Pace(
+        seconds=seconds,
+        samples_per_s=8.0,
+        data_wait_share=0.25,
+        mfu=None,
+        read_mb_per_s=1.0,
+        cache_hit_share=None,
+        retries=0,
+        memory_mb=100.0,
+    )
 
 
 def meter(store: Store, done: int = 0) -> Meter:
@@ -68,12 +80,12 @@ def test_killed_and_resumed_equals_undisturbed(tmp_path: Path) -> None:
     lines.close()
     lines = meter(stormy)
     for step in range(1, 6):
-        lines.write(row(step, seconds=0.7))
+        lines.write(row(step, pace=pace(0.7)))
     with (tmp_path / "stormy" / METRICS_NAME).open("a") as file:
         file.write('{"step": 6, "sampl')
     resumed = meter(stormy, 3)
     for step in range(4, 7):
-        resumed.write(row(step, seconds=0.9))
+        resumed.write(row(step, pace=pace(0.9)))
     resumed.close()
     lines.close()
     assert [steady(one) for one in read_rows(stormy)] == [steady(one) for one in read_rows(calm)]

@@ -93,7 +93,7 @@ def test_flags_are_frozen() -> None:
     assert {option for action in parser._actions for option in action.option_strings} == {
         *("-h", "--help", "--recipe", "--data", "--out", "--steps", "--batch"),
         *("--mode", "--seed", "--init", "--resume", "--checkpoint-every", "--threads", "--compile", "--recompute"),
-        *("--cache", "--cache-gb"),
+        *("--cache", "--cache-gb", "--micro-batch", "--keep", "--keep-every"),
     }
     assert all(action.help for action in parser._actions)
 

@@ -13,6 +13,7 @@ Axes: S sensors (SAR, optical), B local rows, G rows of all ranks, D width.
 """
 
 import math
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -90,6 +91,23 @@ def info_nce(s1_BD: Tensor, s2_BD: Tensor, logit_scale: Tensor, *, mode: Mode = 
     return functional.cross_entropy(logits_SBG.flatten(0, 1), labels_B.repeat(2))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Contrast:
+    """The contrastive loss of a whole batch, as one of its micro-batches of B rows sees it."""
+
+    value: Tensor
+    """Scalar, the loss."""
+    gradient_SBD: Tensor
+    """Of the loss, by this micro-batch's projected features; times the batch's rows over B."""
+    scale_gradient: Tensor
+    """Scalar. Of the loss, by the logit scale."""
+
+    def of(self, features_SBD: Tensor, logit_scale: Tensor) -> Tensor:
+        """A scalar with the loss's value, whose gradient is this micro-batch's part of the loss's."""
+        pull = (features_SBD * self.gradient_SBD).sum() + logit_scale * self.scale_gradient
+        return self.value + pull - pull.detach()
+
+
 class ContrastiveHead(nn.Module):
     """The projections and the temperature that only the loss needs."""
 
@@ -108,13 +126,36 @@ class ContrastiveHead(nn.Module):
 
     def loss(self, s1_BD: Tensor, s2_BD: Tensor) -> Tensor:
         """`info_nce` of projected features, at this head's temperature and mode."""
-        if self.mode == "exact":
-            # In place, as CLIP does: a clamp inside the graph would give a zero gradient and never let go.
-            with torch.no_grad():
-                self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)
+        self._clamp()
         with torch.autocast(s1_BD.device.type, enabled=False):
             return info_nce(s1_BD, s2_BD, self.logit_scale, mode=self.mode)
 
-    def forward(self, s1_GAP_BD: Tensor, s2_GAP_BD: Tensor) -> Tensor:
-        """Pooled features (B, D) of both sensors to the contrastive loss."""
-        return self.loss(*self.project(s1_GAP_BD, s2_GAP_BD))
+    def contrasts(self, s1_BD: Tensor, s2_BD: Tensor, rows: int) -> list[Contrast]:
+        """The loss of a whole batch of projected features, for its micro-batches of `rows` rows each.
+
+        Without gradient to the features' own origin: each micro-batch computes its features anew.
+        """
+        features_SBD = torch.stack((s1_BD.detach(), s2_BD.detach())).requires_grad_()
+        self._clamp()
+        scale = self.logit_scale.detach().clone().requires_grad_()
+        with torch.enable_grad(), torch.autocast(s1_BD.device.type, enabled=False):
+            value = info_nce(features_SBD[0], features_SBD[1], scale, mode=self.mode)
+            gradient_SBD, scale_gradient = torch.autograd.grad(value, (features_SBD, scale))
+        total = features_SBD.shape[1]
+        return [
+            Contrast(value=value.detach(), gradient_SBD=part * (total / part.shape[1]), scale_gradient=scale_gradient)
+            for part in torch.split(gradient_SBD, rows, dim=1)
+        ]
+
+    def forward(self, s1_GAP_BD: Tensor, s2_GAP_BD: Tensor, contrast: Contrast | None = None) -> Tensor:
+        """Pooled features (B, D) of both sensors to the contrastive loss; of a micro-batch, to its part of it."""
+        s1_BD, s2_BD = self.project(s1_GAP_BD, s2_GAP_BD)
+        if contrast is None:
+            return self.loss(s1_BD, s2_BD)
+        return contrast.of(torch.stack((s1_BD, s2_BD)), self.logit_scale)
+
+    def _clamp(self) -> None:
+        """In place, as CLIP does: a clamp inside the graph would give a zero gradient and never let go."""
+        if self.mode == "exact":
+            with torch.no_grad():
+                self.logit_scale.clamp_(max=MAX_LOGIT_SCALE)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from train.batch import Losses
 from train.models.blocks import Bias, Encoder, FusionEncoder, Transformer, at_least_float32, patchify, pooled_head
-from train.models.contrastive import ContrastiveHead, Mode
+from train.models.contrastive import Contrast, ContrastiveHead, Mode
 from train.models.masking import Mask, kept_count, mask_from_noise, take_patches
 from train.models.positions import AlibiRows, alibi_bias, alibi_slopes, grid_yx, patch_yx, sincos_table
 
@@ -132,7 +132,15 @@ class Croma(nn.Module):
         self.contrastive = ContrastiveHead(width, mode=config.mode)
         self.register_buffer("slopes_N", alibi_slopes(config.heads), persistent=False)
 
-    def forward(self, s1_BCHW: Tensor, s2_BCHW: Tensor, *, noise_s1_BL: Tensor, noise_s2_BL: Tensor) -> Losses:
+    def forward(
+        self,
+        s1_BCHW: Tensor,
+        s2_BCHW: Tensor,
+        *,
+        noise_s1_BL: Tensor,
+        noise_s2_BL: Tensor,
+        contrast: Contrast | None = None,
+    ) -> Losses:
         """The training losses of a batch.
 
         Args:
@@ -140,6 +148,7 @@ class Croma(nn.Module):
             s2_BCHW: float in 0..1, optical bands.
             noise_s1_BL: uniform noise that chooses the SAR patches to hide.
             noise_s2_BL: the same for the optical patches, independent of it.
+            contrast: of a micro-batch: the contrastive loss of the whole, from `contrasts`.
 
         Returns:
             `total = contrastive + mae` and the parts `contrastive, mae, mae_optical, mae_sar`.
@@ -150,11 +159,23 @@ class Croma(nn.Module):
         biases = self.biases(mask_s1.keep_ids_BK, mask_s2.keep_ids_BK)
         s1_BKD = self.s1_encoder(take_patches(s1_BLP, mask_s1.keep_ids_BK), biases.s1)
         s2_BKD = self.s2_encoder(take_patches(s2_BLP, mask_s2.keep_ids_BK), biases.s2)
-        contrastive = self.contrastive(*self.pool(s1_BKD, s2_BKD))
+        contrastive = self.contrastive(*self.pool(s1_BKD, s2_BKD), contrast)
         predicted_BLP = self.decoder(self.fuse(s1_BKD, s2_BKD, biases), mask_s1.keep_ids_BK)
         target_BLP = reconstruction_target(s1_BLP, s2_BLP, norm=self.config.target_norm)
         mae_optical, mae_sar = self.reconstruction_losses(predicted_BLP, target_BLP, masks=(mask_s1, mask_s2))
         return _losses(contrastive, mae_optical, mae_sar)
+
+    @torch.no_grad()
+    def projected(
+        self, s1_BCHW: Tensor, s2_BCHW: Tensor, *, noise_s1_BL: Tensor, noise_s2_BL: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The features (B, D) that `forward` compares, of SAR and optical images, without gradient."""
+        s1_BLP, s2_BLP = patchify(s1_BCHW, self.config.patch), patchify(s2_BCHW, self.config.patch)
+        keep_s1, keep_s2 = (self.mask(noise_BL).keep_ids_BK for noise_BL in (noise_s1_BL, noise_s2_BL))
+        biases = self.biases(keep_s1, keep_s2)
+        s1_BKD = self.s1_encoder(take_patches(s1_BLP, keep_s1), biases.s1)
+        s2_BKD = self.s2_encoder(take_patches(s2_BLP, keep_s2), biases.s2)
+        return self.contrastive.project(*self.pool(s1_BKD, s2_BKD))
 
     def mask(self, noise_BL: Tensor) -> Mask:
         """The patches one sensor keeps, at this model's ratio."""
