@@ -44,11 +44,11 @@ class IndexRow:
     group: str
     """Block of ground; all samples of one group are in the same split."""
     lon: float
-    """Degrees, EPSG:4326. Centre of the cell."""
+    """Degrees, EPSG:4326. Centre of the cell; NaN where foreign shards do not say."""
     lat: float
-    """Degrees, EPSG:4326. Centre of the cell."""
-    time: datetime
-    """UTC. Acquisition of the (first) S2 scene."""
+    """Degrees, EPSG:4326. Centre of the cell; NaN where foreign shards do not say."""
+    time: datetime | None
+    """UTC. Acquisition of the (first) S2 scene; None where foreign shards do not say."""
     gap_hours: float | None
     """Hours between the S2 and the S1 acquisition."""
     cloud: float | None

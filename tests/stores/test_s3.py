@@ -1,6 +1,7 @@
 """The same commands against an S3 store: the same bytes as on disk, and a run that goes on from its checkpoint."""
 
 import hashlib
+import json
 import re
 import socket
 import subprocess
@@ -12,7 +13,9 @@ from pathlib import Path
 import harness
 import pytest
 from tiny_earth import Tiny
-from tiny_pairs import write_pairs
+from tiny_pairs import make_sample, write_pairs
+
+from pipeline.bands import S1_NAMES, S2_NAMES
 
 pytestmark = [pytest.mark.ingest, pytest.mark.train, pytest.mark.slow]
 
@@ -84,6 +87,33 @@ def test_a_run_reads_from_and_resumes_on_the_store(tmp_path: Path, s3: dict[str,
     objects = _objects("bucket/run", s3)
     assert "step-00000040/COMMIT.json" in objects
     assert hashlib.sha256(b"").hexdigest() not in objects.values()
+
+
+def test_foreign_tars_are_read_where_they_lie(tmp_path: Path, s3: dict[str, str]) -> None:
+    store = write_pairs(str(tmp_path / "pairs"), codec="npy")
+    code = (
+        f"import s3fs; s3fs.S3FileSystem().put({str(tmp_path / 'pairs' / 'shards')!r}, 'bucket/theirs', recursive=True)"
+    )
+    harness.run("-c", code, env=s3)
+    sensors = {"s2": S2_NAMES, "s1": S1_NAMES}
+    content = {name: {"suffix": f"{name}.npy", "bands": bands} for name, bands in sensors.items()}
+    (tmp_path / "map.json").write_text(json.dumps(content | {"split": {"val_tars": ["*/val/*"]}}))
+    tars = [f"s3://bucket/theirs/{split}/*.tar" for split in ("train", "val")]
+    index = ["train/index.py", "--tars", *tars, "--map", str(tmp_path / "map.json"), "--out"]
+    for out, first in (
+        ("s3://bucket/theirs", "train/u00000"),
+        (str(tmp_path / "away"), "s3://bucket/theirs/train/u00000"),
+    ):
+        harness.run(*index, out, env=s3)
+        code = (
+            "from pipeline.store import Store; from train.stream.samples import open_samples; import hashlib\n"
+            f"one = open_samples(Store.at({out!r}), 'train', kind='pair', bands={sensors})\n"
+            "print(one.shards[0], hashlib.sha256(one.read(24).images['s1'].tobytes()).hexdigest())"
+        )
+        name, digest = harness.run("-c", code, env=s3).stdout.split()
+        assert name == f"{first}-0000.tar"
+        assert digest == hashlib.sha256(make_sample(24, 24).s1.tobytes()).hexdigest()
+    assert store.names() == ["index.parquet", "manifest.json", "shards", "stats.json"]
 
 
 def test_a_killed_build_goes_on_with_worker_processes(tiny: Tiny, tmp_path: Path, s3: dict[str, str]) -> None:
