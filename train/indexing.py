@@ -31,15 +31,15 @@ from train.stream.foreign import (
     FOREIGN_NAME,
     MAKER,
     Foreign,
-    Source,
-    foreign_source,
+    Members,
+    foreign_members,
+    members_for,
     parse,
-    place,
-    source_for,
     stored_bands,
 )
 from train.stream.join import join
 from train.stream.lanes import permutation
+from train.stream.source import Everywhere, place
 from train.stream.tars import Tape, scan
 
 SCAN_FOLDER = "scan"
@@ -95,7 +95,7 @@ def build(request: Request, say: Callable[[str], None]) -> tuple[Manifest, Stats
     out.publish(FOREIGN_NAME, record.dumps(foreign))
     built = _manifest(foreign, tables, _specs(out, foreign, table), data)
     say(f"statistics of {f'at most {request.statistics}' if request.statistics else 'all'} training samples")
-    measured = _statistics(source_for(out, built), built, table, request)
+    measured = _statistics(members_for(out, built), built, table, request)
     manifest.publish(out, built, data, stats=measured)
     out.remove(SCAN_FOLDER)
     return built, measured
@@ -258,7 +258,7 @@ def _specs(out: Store, foreign: Foreign, table: pa.Table) -> tuple[MemberSpec, .
         ContractError: its chips are not square, or not of one size.
     """
     row = table.slice(0, 1).to_pylist()[0]
-    arrays = read(foreign_source(out, foreign, {}), row)
+    arrays = read(foreign_members(out, foreign, {}), row)
     sizes = {name: array.shape[-2:] for name, array in arrays.items()}
     if len({side for size in sizes.values() for side in size}) != 1:
         raise ContractError(
@@ -268,28 +268,28 @@ def _specs(out: Store, foreign: Foreign, table: pa.Table) -> tuple[MemberSpec, .
     return tuple(MemberSpec(name=name, dtype=array.dtype.str, shape=array.shape) for name, array in arrays.items())
 
 
-def read(source: Source, row: Row) -> dict[str, np.ndarray]:
+def read(members: Members, row: Row) -> dict[str, np.ndarray]:
     """All members of the sample in a row of the index, decoded.
 
     Raises:
         CorruptShard: they changed since they were indexed.
     """
     parts = ("offset", "size", "crc32c")
-    names = source.foreign.members if source.foreign is not None else source.specs
+    names = members.foreign.members if members.foreign is not None else members.specs
     refs = {name: MemberRef(**{part: row[f"{name}_{part}"] for part in parts}) for name in names}
-    data = source.fetch(row["shard"], refs)
+    data = members.fetch(Everywhere(members.store), row["shard"], refs)
     if data is None:
         raise CorruptShard(f"{row['key']} of {row['shard']} changed while it was indexed. Run the same command again.")
-    return {name: source.decode(name, data[name], key=row["key"]) for name in refs}
+    return {name: members.decode(name, data[name], key=row["key"]) for name in refs}
 
 
-def _statistics(source: Source, built: Manifest, table: pa.Table, request: Request) -> Stats:
+def _statistics(members: Members, built: Manifest, table: pa.Table, request: Request) -> Stats:
     """Of some training samples, chosen by the map's seed, or of all.
 
     Raises:
         ContractError: the values cannot be digital numbers, or dB.
     """
-    seed = 0 if source.foreign is None else source.foreign.split.seed
+    seed = 0 if members.foreign is None else members.foreign.split.seed
     ids = np.flatnonzero(np.asarray(table["split"].to_pylist(), object) == "train")
     chosen = np.sort(ids[permutation(len(ids), seed, "statistics")[: request.statistics or None]])
     bands = {name: one for name, one in (("s2", built.s2_bands), ("s1", built.s1_bands)) if one}
@@ -297,7 +297,7 @@ def _statistics(source: Source, built: Manifest, table: pa.Table, request: Reque
     with ThreadPoolExecutor(request.threads, thread_name_prefix="statistics") as readers:
         for first in range(0, len(chosen), _AT_ONCE):
             rows = table.take(chosen[first : first + _AT_ONCE]).to_pylist()
-            found = list(readers.map(partial(_measure, source, bands), rows))
+            found = list(readers.map(partial(_measure, members, bands), rows))
             for name, before in merged.items():
                 whole = stats.merge([*before, *(one[name] for one in found)])
                 merged[name] = [] if whole is None else [whole]
@@ -307,8 +307,8 @@ def _statistics(source: Source, built: Manifest, table: pa.Table, request: Reque
     return Stats(s2=done.get("s2"), s1=done.get("s1"))
 
 
-def _measure(source: Source, bands: Mapping[str, tuple[str, ...]], row: Row) -> dict[str, BandStats]:
-    arrays = read(source, row)
+def _measure(members: Members, bands: Mapping[str, tuple[str, ...]], row: Row) -> dict[str, BandStats]:
+    arrays = read(members, row)
     valid = {"s2": lambda chip: (chip != 0).all(axis=0), "s1": lambda chip: np.isfinite(chip).all(axis=0)}
     return {
         name: stats.measure(names, arrays[name], valid[name](arrays[name]), bin_range=RANGES[name])

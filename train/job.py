@@ -241,7 +241,9 @@ def _share(job: Job) -> Share:
 def _cached(job: Job) -> Job:
     """The same job, reading through a cache where the data lies elsewhere."""
     store, options = job.samples.store, job.options
-    folder = None if store.is_local or store.is_in_process else cache_folder(options.cache, options.cache_gb)
+    # Foreign tars lie anywhere; they are read sample by sample.
+    uncached = store.is_local or store.is_in_process or job.samples.members.foreign is not None
+    folder = None if uncached else cache_folder(options.cache, options.cache_gb)
     if folder is None:
         return job
     # The ranks of a machine share the folder, and each holds its own part of the working set.

@@ -25,7 +25,7 @@ from pipeline.store import Store
 from train import indexing
 from train.indexing import Request, build, expand
 from train.stream import foreign, tars
-from train.stream.foreign import Meta, Split, convert, parse, source_for
+from train.stream.foreign import Meta, Split, convert, members_for, parse
 from train.stream.join import facts, split_of
 from train.stream.lanes import LanePlan
 from train.stream.loader import Loader, Share, StreamConfig
@@ -548,9 +548,9 @@ def test_what_changed_behind_the_index_is_told(tmp_path: Path, patches: list[Pat
             samples.read(number)
     known = manifest.load(store)
     store.publish("foreign.json", store.read("foreign.json").replace(b'"scale":1.0', b'"scale":2.0'))
-    assert "not the one of the manifest" in message(lambda: source_for(store, known))
+    assert "not the one of the manifest" in message(lambda: members_for(store, known))
     store.remove("foreign.json")
-    assert "has no foreign.json" in message(lambda: source_for(store, known))
+    assert "has no foreign.json" in message(lambda: members_for(store, known))
 
 
 def test_the_index_has_the_bytes_that_our_own_writer_gives(tmp_path: Path, patches: list[Path]) -> None:

@@ -1,7 +1,7 @@
 """Other people's shards: which member of a sample is which sensor, and how its bytes become what our format holds.
 
 A foreign data set is a finished one of ours (manifest, index, statistics) whose shards are tars that somebody else
-wrote, with `foreign.json` beside the manifest; `train/index.py` makes it. `source_for` is all that a reader
+wrote, with `foreign.json` beside the manifest; `train/index.py` makes it. `members_for` is all that a reader
 needs: for any data set it says in which tar a member lies and decodes its bytes; nothing else sees a difference.
 
 Why a decoder must be offered by its module: `foreign.json` travels with the data and names a function to call, and a
@@ -30,6 +30,7 @@ from pipeline.index import MemberRef
 from pipeline.manifest import Manifest
 from pipeline.sample import DTYPES
 from pipeline.store import Store
+from train.stream.source import Source
 
 FOREIGN_NAME = "foreign.json"
 MAKER = "train/index.py"
@@ -137,7 +138,7 @@ class Foreign:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Source:
+class Members:
     """Where the bytes of a data set's members lie and what they mean; safe to use from many threads."""
 
     store: Store
@@ -158,18 +159,15 @@ class Source:
             found.setdefault(shard if self.foreign is None else self.foreign.tar_of(name, shard), []).append(name)
         return found
 
-    def fetch(self, shard: str, refs: Mapping[str, MemberRef]) -> dict[str, bytes] | None:
-        """The members' bytes, with one read from each tar; None where they are not what the index promises."""
+    def fetch(self, source: Source, shard: str, refs: Mapping[str, MemberRef]) -> dict[str, bytes] | None:
+        """The members' bytes from `source`; None where they are not what the index promises."""
         parts: dict[str, bytes] = {}
         for tar, names in self.tars(shard, refs).items():
-            start = min(refs[name].offset for name in names)
-            stop = max(refs[name].offset + refs[name].size for name in names)
-            store, path = place(self.store, tar)
+            spans = [(refs[name].offset, refs[name].size) for name in names]
             try:
-                data = store.read_range(path, start, stop)
+                parts |= dict(zip(names, source.read(tar, spans), strict=True))
             except FileNotFoundError:
                 return None
-            parts |= {name: data[refs[name].offset - start :][: refs[name].size] for name in names}
         return parts if all(index.check(parts[name], ref) for name, ref in refs.items()) else None
 
     def decode(self, name: str, data: bytes, *, key: str) -> Array:
@@ -190,7 +188,7 @@ class Source:
         return array
 
 
-def source_for(store: Store, known: Manifest) -> Source:
+def members_for(store: Store, known: Manifest) -> Members:
     """How to read the members of the data set that `known` describes.
 
     Raises:
@@ -199,22 +197,14 @@ def source_for(store: Store, known: Manifest) -> Source:
     """
     specs = {spec.name: spec for spec in known.members}
     if not known.created_by.endswith(MAKER):
-        return Source(store=store, specs=specs, codec=known.codec)
-    return foreign_source(store, _load(store, known), specs)
+        return Members(store=store, specs=specs, codec=known.codec)
+    return foreign_members(store, _load(store, known), specs)
 
 
-def foreign_source(store: Store, foreign: Foreign, specs: Mapping[str, MemberSpec]) -> Source:
+def foreign_members(store: Store, foreign: Foreign, specs: Mapping[str, MemberSpec]) -> Members:
     """How to read foreign members; without `specs` any size is taken."""
     decoders = {name: decoder(member.decoder) for name, member in foreign.members.items()}
-    return Source(store=store, specs=specs, codec="npy", foreign=foreign, decoders=decoders)
-
-
-def place(store: Store, tar: str) -> tuple[Store, str]:
-    """Store and name of a shard: relative to the data set's `store`, or a URL of its own."""
-    if "://" not in tar:
-        return store, tar
-    folder, _, name = tar.rpartition("/")
-    return _store(folder), name
+    return Members(store=store, specs=specs, codec="npy", foreign=foreign, decoders=decoders)
 
 
 def parse(data: bytes, *, where: str) -> Foreign:
@@ -305,10 +295,6 @@ def _decode(name: str, member: Member, data: bytes, run: Decoder, *, key: str) -
 
 
 @lru_cache(maxsize=1024)
-def _store(folder: str) -> Store:
-    return Store.at(folder)
-
-
 def _check(name: str, member: Member) -> None:
     kept = stored_bands(name, member)
     if not kept or len(set(kept)) != len(kept):

@@ -16,15 +16,16 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline import index, manifest, record
+from pipeline import manifest, record
 from pipeline.bands import positions
-from pipeline.codec import Codec, Kind, MemberSpec, decode_array
+from pipeline.codec import Kind, MemberSpec
 from pipeline.errors import ContractError, CorruptShard, UsageError
 from pipeline.index import MemberRef
 from pipeline.manifest import Manifest, Stats
 from pipeline.sample import SampleMeta
 from pipeline.store import Store
-from train.stream.source import Source, Span, source_of
+from train.stream.foreign import Members, members_for
+from train.stream.source import Everywhere, Source, Span, source_of
 
 META, LABEL = "json", "label"
 
@@ -101,8 +102,10 @@ class Samples:
     """Those that are wanted."""
     places: Mapping[str, Places]
     """Members that are read: the sensors, of stacks the json, and what was asked for."""
+    members: Members
+    """What the bytes mean."""
     source: Source
-    """Where the bytes come from."""
+    """Where they come from."""
 
     @property
     def samples(self) -> int:
@@ -150,24 +153,18 @@ class Samples:
             start = min(places.span(sample_id)[0] for places in self.places.values())
             raise CorruptShard(
                 f"{self.key(sample_id)} at byte {start} of {self.store.url}/{self._shard(sample_id)} is missing or "
-                "not what the index promises. Copy that shard again, or remove its unit's receipt and build again."
+                "not what the index promises. Copy that shard again, or make the data set again."
             )
         return data
 
     def _fetch(self, sample_id: int) -> dict[str, bytes] | None:
         """The members' bytes; None where they are not what the index promises."""
-        spans = [places.span(sample_id) for places in self.places.values()]
-        try:
-            data = dict(zip(self.places, self.source.read(self._shard(sample_id), spans), strict=True))
-        except FileNotFoundError:
-            return None
-        good = all(index.check(data[name], places.ref(sample_id)) for name, places in self.places.items())
-        return data if good else None
+        refs = {name: places.ref(sample_id) for name, places in self.places.items()}
+        return self.members.fetch(self.source, self._shard(sample_id), refs)
 
     def _decode(self, name: str, data: bytes, sample_id: int) -> NDArray[Any]:
         sensor = self.sensors[name]
-        codec: Codec = self.known.codec
-        array = decode_array(data, sensor.spec, codec=codec, key=self.key(sample_id))
+        array = self.members.decode(name, data, key=self.key(sample_id))
         return array if sensor.whole else array[..., list(sensor.bands), :, :]
 
     def _meta(self, data: Mapping[str, bytes], sample_id: int) -> SampleMeta | None:
@@ -178,8 +175,7 @@ class Samples:
     def _label(self, data: Mapping[str, bytes], sample_id: int) -> NDArray[np.uint8] | None:
         if LABEL not in data:
             return None
-        codec: Codec = self.known.codec
-        return decode_array(data[LABEL], _spec(self.known, LABEL), codec=codec, key=self.key(sample_id))
+        return self.members.decode(LABEL, data[LABEL], key=self.key(sample_id))
 
 
 def open_samples(
@@ -207,7 +203,7 @@ def open_samples(
         )
     stored = {"s1": known.s1_bands, "s2": known.s2_bands}
     sensors = {name: _sensor(known, name, positions(stored[name], want)) for name, want in bands.items() if want}
-    table = manifest.load_index(store, known)
+    members, table = members_for(store, known), manifest.load_index(store, known)
     rows = table.filter(pc.equal(table["split"], split)).combine_chunks()
     shards, shard_N = _shards(known, rows, split)
     return Samples(
@@ -220,15 +216,16 @@ def open_samples(
         rows=rows,
         key_N=rows["key"].combine_chunks(),
         sensors=sensors,
-        places={name: _places(rows, name) for name in (*sensors, *_more(known, told=told))},
-        source=source_of(store),
+        places={name: _places(rows, name) for name in (*sensors, *_more(known, rows, told=told))},
+        members=members,
+        source=source_of(store) if members.foreign is None else Everywhere(store),
     )
 
 
-def _more(known: Manifest, *, told: bool) -> tuple[str, ...]:
-    """Members to read beside the sensors: the dates of a stack stand in its json."""
+def _more(known: Manifest, rows: pa.Table, *, told: bool) -> tuple[str, ...]:
+    """Members to read beside the sensors: the dates of a stack stand in its json; foreign samples have none of ours."""
     has_label = any(spec.name == LABEL for spec in known.members)
-    meta = (META,) if told or known.kind == "stack" else ()
+    meta = (META,) if known.kind == "stack" or (told and f"{META}_offset" in rows.column_names) else ()
     return (*meta, LABEL) if told and has_label else meta
 
 

@@ -4,6 +4,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from threading import Lock
 from typing import ClassVar, Protocol
 
@@ -119,6 +120,54 @@ class Files:
             if len(self._open) > OPEN_FILES:
                 self._open.popitem(last=False)
             return file
+
+
+class Everywhere:
+    """Reads shards of a data set's store by name, and those that lie elsewhere by their URLs."""
+
+    reads_ahead: ClassVar[bool] = False
+
+    def __init__(self, store: Store) -> None:
+        """`store` is the data set's."""
+        self._store = store
+        self._of: dict[str, Source] = {}
+
+    def read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
+        """As the protocol says."""
+        source, name = self._place(shard)
+        return source.read(name, spans)
+
+    def want(self, shards: Iterable[str]) -> None:
+        """Nothing is read ahead."""
+
+    def forget(self, shard: str) -> None:
+        """As the protocol says."""
+        source, name = self._place(shard)
+        source.forget(name)
+
+    def close(self) -> None:
+        """Give back what is held."""
+        for source in self._of.values():
+            source.close()
+
+    def _place(self, shard: str) -> tuple[Source, str]:
+        store, name = place(self._store, shard)
+        if store.url not in self._of:
+            self._of[store.url] = source_of(store)
+        return self._of[store.url], name
+
+
+def place(store: Store, shard: str) -> tuple[Store, str]:
+    """Store and name of a shard: relative to the data set's `store`, or a URL of its own."""
+    if "://" not in shard:
+        return store, shard
+    folder, _, name = shard.rpartition("/")
+    return _elsewhere(folder), name
+
+
+@lru_cache(maxsize=64)
+def _elsewhere(folder: str) -> Store:
+    return Store.at(folder)
 
 
 def source_of(store: Store) -> Source:
