@@ -10,8 +10,9 @@ from typing import Any, TypeVar
 from pipeline.errors import PretrainError
 from train.job import Options, fit
 from train.objective import Objective
-from train.recipes.run import override
+from train.recipes.run import narrowed, override
 from train.stop import Stopped
+from train.stream.where import where
 
 R = TypeVar("R", bound=Any)
 
@@ -34,6 +35,9 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         choices=("exact", "official"),
         help="the paper's mathematics, or what the released code does, defects included (the recipe's: exact)",
     )
+    flags.add_argument("--bbox", metavar="W,S,E,N", help="train on chips with their centre in here only (degrees)")
+    flags.add_argument("--dates", metavar="START/END", help="train on images of these days only, both included")
+    flags.add_argument("--max-cloud", type=float, metavar="PERCENT", help="train on images with no more clouds only")
     flags.add_argument("--seed", type=int, default=0, help="of first weights, order, augmentation and masks (0)")
     flags.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
     flags.add_argument(
@@ -86,6 +90,7 @@ def main(description: str, recipes: Mapping[str, Callable[[], R]], objective: Ca
         run = override(
             recipes[asked.recipe](), steps=asked.steps, global_batch=asked.batch, mode=asked.mode, seed=asked.seed
         )
+        run = narrowed(run, where(asked.bbox, asked.dates, asked.max_cloud))
         options = Options(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Options)})
         fit(run, options, objective=lambda: objective(run))
     except PretrainError as error:

@@ -143,7 +143,7 @@ def _prepare(
 def _open(recipe: Run, options: Options, accelerator: Accelerator) -> tuple[Job, Checkpoint | None]:
     reporter, stream = Reporter(speaks=accelerator.is_main_process), recipe.stream
     out, data = Store.at(options.out), Store.at(options.data)
-    samples = open_samples(data, stream.split, kind=stream.kind, bands=stream.bands)
+    samples = open_samples(data, stream.split, kind=stream.kind, bands=stream.bands, where=stream.where)
     check_size(samples.known.chip_px, stream.image_px, stream.augment)
     check_frames(samples.frames, stream.frames)
     plan = LanePlan(

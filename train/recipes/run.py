@@ -13,6 +13,7 @@ from train.models.satmae_config import SatmaeConfig
 from train.optim import OptimConfig, peak_lr
 from train.stream.config import StreamConfig
 from train.stream.lanes import default_lanes, divisors
+from train.stream.where import Where
 
 R = TypeVar("R", bound="Any")
 _STATE_BYTES = 16
@@ -123,4 +124,10 @@ def override(run: R, *, steps: int | None, global_batch: int | None, mode: Mode 
     stream = run.stream if global_batch is None else replace(run.stream, global_batch=global_batch)
     model = run.model if mode is None else replace(run.model, mode=mode)
     changed: R = replace(run, stream=stream, model=model, steps=run.steps if steps is None else steps, seed=seed)
+    return changed
+
+
+def narrowed(run: R, where: Where | None) -> R:
+    """`run` on some samples of its split; None keeps the recipe's."""
+    changed: R = run if where is None else replace(run, stream=replace(run.stream, where=where))
     return changed

@@ -1,25 +1,13 @@
 """What a recipe says about its data, how a rank reads its part of it, and where a stream stands."""
 
 from dataclasses import dataclass
-from datetime import date
 
 import torch
 
 from pipeline.codec import Kind
 from train.stream.normalise import Constants, Scale
 from train.stream.transforms import Augment
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Where:
-    """Which samples of a split are used: those that meet all that is given."""
-
-    bbox: tuple[float, float, float, float] | None = None
-    """Degrees, EPSG:4326: west, south, east, north. Centres of chips within; west > east crosses the antimeridian."""
-    dates: tuple[date, date] | None = None
-    """First and last day (UTC), both included."""
-    max_cloud: float | None = None
-    """Largest share of cloudy pixels, 0..1; where nothing is known of a sample, it is used."""
+from train.stream.where import Where
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +32,8 @@ class StreamConfig:
     """How stored values become a model's input."""
     split: str = "train"
     """Of the data set."""
-    where: Where = Where()
-    """Which of its samples."""
+    where: Where | None = None
+    """Which of its samples; None: all."""
     lanes: int | None = None
     """None: the largest divisor of the global batch up to 240. World sizes must divide it."""
     window: int = 2

@@ -26,6 +26,7 @@ from pipeline.sample import SampleMeta
 from pipeline.store import Store
 from train.stream.foreign import Members, members_for
 from train.stream.source import Everywhere, Source, Span, source_of
+from train.stream.where import Where
 
 META, LABEL = "json", "label"
 
@@ -179,7 +180,13 @@ class Samples:
 
 
 def open_samples(
-    store: Store, split: str, *, kind: Kind, bands: Mapping[str, tuple[str, ...]], told: bool = False
+    store: Store,
+    split: str,
+    *,
+    kind: Kind,
+    bands: Mapping[str, tuple[str, ...]],
+    told: bool = False,
+    where: Where | None = None,
 ) -> Samples:
     """The samples of `split` in the finished data set at `store`.
 
@@ -189,6 +196,7 @@ def open_samples(
         kind: what it must hold.
         bands: wanted bands by sensor, `s1` and `s2`; a sensor without bands is not read.
         told: read what is known of each sample, too: its json, and its label where there is one.
+        where: which of the split's samples; None: all.
 
     Raises:
         UsageError: it is not finished, holds another kind, or the split is empty.
@@ -206,6 +214,13 @@ def open_samples(
     members, table = members_for(store, known), manifest.load_index(store, known)
     rows = table.filter(pc.equal(table["split"], split)).combine_chunks()
     shards, shard_N = _shards(known, rows, split)
+    if where is not None:
+        kept_N = chosen(rows, where)
+        rows, shard_N = rows.filter(pa.array(kept_N)).combine_chunks(), shard_N[kept_N]
+        if not rows.num_rows:
+            raise UsageError(
+                f"none of the {len(kept_N)} samples of {split!r} in {store.url} meets {where}. Ask for more."
+            )
     return Samples(
         store=store,
         known=known,
@@ -220,6 +235,23 @@ def open_samples(
         members=members,
         source=source_of(store) if members.foreign is None else Everywhere(store),
     )
+
+
+def chosen(rows: pa.Table, where: Where) -> NDArray[np.bool_]:
+    """Which rows of an index `where` asks for, (N,)."""
+    kept_N = np.ones(rows.num_rows, bool)
+    if where.bbox is not None:
+        west, south, east, north = where.bbox
+        lon_N, lat_N = rows["lon"].to_numpy(), rows["lat"].to_numpy()
+        across = (lon_N >= west) | (lon_N <= east) if west > east else (lon_N >= west) & (lon_N <= east)
+        kept_N &= across & (lat_N >= south) & (lat_N <= north)
+    if where.dates is not None:
+        day_N = rows["time"].to_numpy().astype("datetime64[D]")
+        kept_N &= (day_N >= np.datetime64(where.dates[0])) & (day_N <= np.datetime64(where.dates[1]))
+    if where.max_cloud is not None:
+        cloud_N = rows["cloud"].to_numpy()
+        kept_N &= ~(cloud_N > where.max_cloud)
+    return kept_N
 
 
 def _more(known: Manifest, rows: pa.Table, *, told: bool) -> tuple[str, ...]:
