@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import attention, machine, optimizer, step
+from benchmarks import attention, machine, optimizer, step, stream
 from torch.nn.attention.flex_attention import flex_attention
 
 from train.models.blocks import explicit_attention
@@ -65,10 +65,23 @@ def test_ways_of_adamw_are_measured(told: Callable[..., list[dict[str, Any]]]) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["step", "attention", "optimizer"])
+def test_readers_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny = ["--peers", "--json", "--steps", "1", "--samples", "8", "--chip-px", "8", "--batch", "4", "--workers", "1"]
+    monkeypatch.setattr(sys, "argv", ["", *tiny])
+    stream.main()
+    costs, orders, plans = map(checked, capsys.readouterr().out.splitlines())
+    assert [row["reader"] for row in costs] == ["floor", "ours", "ours normalised"] * 2
+    assert [row["reader"] for row in orders] == ["ours"]
+    assert orders[0]["missing"] == orders[0]["twice"] == orders[0]["smaller batches"] == "0, 0"
+    assert all(orders[0][f"resumed 4 to {world}"] == "11 of 11 the same, 0 missing, 0 twice" for world in (4, 2, 8))
+    assert plans[0]["samples"] == 100_000_000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["step", "attention", "optimizer", "stream"])
 def test_each_is_a_script(script: str) -> None:
     command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), "--help"]
-    assert "--device" in subprocess.check_output(command, text=True, timeout=120)
+    assert "--json" in subprocess.check_output(command, text=True, timeout=120)
 
 
 @pytest.mark.parametrize("limit", [0, 1, 2, 3, 37, 64, 1000])
