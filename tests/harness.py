@@ -93,3 +93,23 @@ def wait_for_end(out: Path) -> None:
     for process in left:
         os.kill(process, signal.SIGKILL)
     assert not left, "ranks outlived their launcher"
+
+
+def run_ranks(script: str, folder: Path, *, count: int = 2, timeout_s: float = 200) -> None:
+    """Run `script RANK FOLDER` once for each rank, to the end of all."""
+    env = {**ENVIRONMENT, "GLOO_SOCKET_IFNAME": "lo", "PYTHONPATH": os.pathsep.join((str(ROOT), str(ROOT / "tests")))}
+    command = [sys.executable, "-W", "error::UserWarning", script]
+    started = [
+        subprocess.Popen([*command, str(rank), str(folder)], env=env, stderr=subprocess.PIPE, text=True)
+        for rank in range(count)
+    ]
+    try:
+        for process in started:
+            _, stderr = process.communicate(timeout=timeout_s)
+            assert process.returncode == 0, stderr
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+            if process.stderr is not None:
+                process.stderr.close()
