@@ -110,7 +110,7 @@ def save(
     objects = {
         MODEL_NAME: _tensor_bytes(checkpoint.model),
         OPTIM_NAME: _tensor_bytes(checkpoint.optimizer),
-        STATE_NAME: _state_bytes(checkpoint),
+        STATE_NAME: state_bytes(checkpoint),
     }
     for name, data in objects.items():
         check()
@@ -119,15 +119,18 @@ def save(
     check()
     at.publish(COMMIT_NAME, record.dumps(Commit(objects=sums)))
     _verify(at)
-    _prune(store, checkpoint.step, keep=keep, every=every)
+    prune(store, checkpoint.step, keep=keep, every=every)
 
 
-def latest(store: Store, say: Callable[[str], None]) -> Checkpoint | None:
+def latest(
+    store: Store, say: Callable[[str], None], *, load: Callable[[Store, int], Checkpoint] | None = None
+) -> Checkpoint | None:
     """The newest whole checkpoint; None where no checkpoint was ever finished.
 
     Args:
         store: the run's folder.
         say: told about each folder that is passed over.
+        load: reads one; None: `load` of this module.
 
     Raises:
         StreamError: checkpoints were finished, but none of them is whole any more.
@@ -135,7 +138,7 @@ def latest(store: Store, say: Callable[[str], None]) -> Checkpoint | None:
     damaged = []
     for step in reversed(steps(store)):
         try:
-            return load(store, step)
+            return (load or _load)(store, step)
         except FileNotFoundError:
             say(f"{folder(step)} was never finished: passed over.")
         except ContractError as error:
@@ -167,6 +170,9 @@ def load(store: Store, step: int) -> Checkpoint:
     )
 
 
+_load = load
+
+
 def differences(was: Mapping[str, Any], now: Mapping[str, Any], at: str = "") -> list[str]:
     """What differs between two JSON objects, one line each: `optim.base_lr: 0.1 then, 0.2 now`."""
     found = []
@@ -190,7 +196,8 @@ def _tensors(data: bytes, where: str) -> dict[str, Tensor]:
         raise ContractError(f"{where} is not safetensors: {error}.") from error
 
 
-def _state_bytes(checkpoint: Checkpoint) -> bytes:
+def state_bytes(checkpoint: Checkpoint) -> bytes:
+    """`state.json` of a checkpoint."""
     return record.dumps({name: getattr(checkpoint, name) for name in ("step", "stream", "recipe", "versions")})
 
 
@@ -216,7 +223,7 @@ def _checked(at: Store, name: str, commit: Commit) -> bytes:
     return data
 
 
-def _prune(store: Store, newest: int, *, keep: int, every: int | None) -> None:
+def prune(store: Store, newest: int, *, keep: int, every: int | None) -> None:
     """Remove older checkpoints, the proof first, so that none is ever half there."""
     older = [step for step in steps(store) if step < newest]
     finished = [step for step in older if store.exists(f"{folder(step)}/{COMMIT_NAME}")]

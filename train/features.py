@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline import record
 from pipeline.errors import StreamError, UsageError
 from pipeline.store import Store
-from train import checkpoint, provenance
+from train import provenance, restore
 from train.models import weights
 from train.models.croma import Croma
 from train.models.satmae import Satmae
@@ -89,7 +89,7 @@ def open_encoder(run_url: str, step: int | None, data: str | None) -> Encoder:
     """
     out = Store.at(run_url)
     try:
-        found = checkpoint.latest(out, lambda _: None) if step is None else checkpoint.load(out, step)
+        found = restore.latest(out, lambda _: None) if step is None else restore.load(out, step)
     except (FileNotFoundError, NotADirectoryError):
         found = None
     if found is None:

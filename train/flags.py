@@ -46,6 +46,9 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         help="begin with these weights, of any layout that train/export.py writes; what they lack begins anew",
     )
     flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
+    flags.add_argument(
+        "--shard", action="store_true", help="less memory: ranks share weights, gradients and moments (FSDP2)"
+    )
     flags.add_argument("--keep", type=int, default=2, metavar="N", help="newest checkpoints that stay (2)")
     flags.add_argument("--keep-every", type=int, metavar="STEPS", help="besides, those of every so many steps stay")
     flags.add_argument(

@@ -8,6 +8,7 @@ Axes: Q quantities (loss, gradient norm), W window.
 
 from collections.abc import Mapping
 
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -15,6 +16,7 @@ from pipeline.errors import StreamError
 
 WINDOW = 128
 """Accepted steps that the next one is compared with; fewer are no comparison."""
+FILE_NAME = "guard.safetensors"
 _PREFIX = "guard/"
 
 
@@ -63,3 +65,8 @@ class Guard:
                 f"the checkpoint has no {error}: an older release wrote it. Resume with that release."
             ) from error
         return {name: tensor for name, tensor in tensors.items() if not name.startswith(_PREFIX)}
+
+
+def guard_file(guard: Guard) -> dict[str, bytes]:
+    """Its state as an object beside the shards of a checkpoint, by name."""
+    return {FILE_NAME: safetensors.torch.save({name: tensor.cpu() for name, tensor in guard.tensors().items()})}

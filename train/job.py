@@ -16,10 +16,10 @@ from accelerate import Accelerator
 from pipeline import record
 from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
-from train import flops, loop, ranks, resume
-from train.checkpoint import Checkpoint
+from train import flops, loop, ranks, resume, sharded_checkpoint
+from train.checkpoint import STATE_NAME, Checkpoint, folder, prune, state_bytes
 from train.fence import claim
-from train.guard import Guard
+from train.guard import Guard, guard_file
 from train.meter import Meter, Row
 from train.models import weights
 from train.models.croma import CromaConfig
@@ -29,6 +29,7 @@ from train.pace import Pacer
 from train.progress import Reporter
 from train.recipes.run import Run, derive
 from train.saver import Keep, Saver, Writer
+from train.sharding import cut
 from train.stop import Stopped, StopRequest, stoppable
 from train.stream.ahead import working_set
 from train.stream.cache import CachedShards, cache_folder
@@ -63,6 +64,8 @@ class Options:
     """Compile each layer."""
     recompute: bool = False
     """Keep only the layers' inputs for the backward pass."""
+    shard: bool = False
+    """Share parameters, gradients and the optimizer's state over the ranks."""
     cache: str | None = None
     """Folder of this machine for shards of stores elsewhere; None: the one for temporary files."""
     cache_gb: float | None = None
@@ -76,6 +79,8 @@ class Options:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: use 1 or more.")
+        if self.shard and self.micro_batch is not None:
+            raise UsageError("--shard and --micro-batch do not go together yet: use more ranks, or --recompute.")
         if self.cache_gb is not None and not 0 <= self.cache_gb < math.inf:
             raise UsageError(f"--cache-gb {self.cache_gb}: use 0 or more.")
 
@@ -197,11 +202,14 @@ def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objecti
     elif job.options.init is not None:
         init = job.options.init
         ranks.together(job.accelerator, lambda: weights.initial(built.module, init))
-    wrapped = loop.prepare(job.accelerator, built, compiled=job.options.compile, recompute=job.options.recompute)
+    options = job.options
+    wrapped = loop.prepare(
+        job.accelerator, built, compiled=options.compile, recompute=options.recompute, sharded=options.shard
+    )
     optimizer = adamw(built.module, job.recipe.optim)
     guard = Guard(job.recipe.optim.skip_sigmas, job.accelerator.device)
     if found is not None:
-        load_optimizer(optimizer, built.module, guard.load(found.optimizer))
+        load_optimizer(optimizer, built.module, cut(guard.load(found.optimizer), built.module))
     return loop.Trainee(
         accelerator=job.accelerator,
         objective=built,
@@ -284,6 +292,7 @@ def _writer(job: Job) -> Writer | None:
     return Writer(
         meter=Meter(job.out, resumed_step=job.first_step, say=job.reporter.say),
         saver=Saver(job.out, keep=keep, check=fence.check),
+        check=fence.check,
     )
 
 
@@ -298,6 +307,8 @@ def _schedule(job: Job) -> loop.Schedule:
 
 
 def _hooks(job: Job, trainee: loop.Trainee, writer: Writer | None, stop: StopRequest) -> loop.Hooks:
+    sharded = job.options.shard and job.accelerator.num_processes > 1
+
     def report(row: Row) -> None:
         job.reporter.step(row)
         if writer is not None:
@@ -306,6 +317,9 @@ def _hooks(job: Job, trainee: loop.Trainee, writer: Writer | None, stop: StopReq
     def save(done: int, state: StreamState) -> None:
         if writer is not None:
             writer.meter.publish()
+        if sharded:
+            _save_shards(job, trainee, done=done, state=state, writer=writer)
+        elif writer is not None:
             writer.saver.save(_checkpoint(job, trainee, done=done, state=state))
 
     def failed() -> PretrainError | None:
@@ -315,6 +329,27 @@ def _hooks(job: Job, trainee: loop.Trainee, writer: Writer | None, stop: StopReq
         return _bundle(job, step) if writer is not None else ""
 
     return loop.Hooks(report=report, save=save, failed=failed, diverged=diverged, stop=stop)
+
+
+def _save_shards(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, writer: Writer | None) -> None:
+    """Every rank writes its own part; the loop waits for it."""
+    if writer is not None:
+        writer.check()
+    sharded_checkpoint.save(
+        job.out.within(folder(done)),
+        module=trainee.objective.module,
+        optimizer=trainee.optimizer,
+        others={STATE_NAME: state_bytes(_about(job, done, state)), **guard_file(trainee.guard)},
+    )
+    if writer is not None:
+        prune(job.out, done, keep=job.options.keep, every=job.options.keep_every)
+
+
+def _about(job: Job, done: int, state: StreamState) -> Checkpoint:
+    """A checkpoint without its tensors."""
+    return Checkpoint(
+        step=done, stream=state, recipe=record.to_json(job.recipe), versions=versions(), model={}, optimizer={}
+    )
 
 
 def _bundle(job: Job, step: int) -> str:
@@ -337,11 +372,5 @@ def _bundle(job: Job, step: int) -> str:
 
 def _checkpoint(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState) -> Checkpoint:
     module = trainee.objective.module
-    return Checkpoint(
-        step=done,
-        stream=state,
-        recipe=record.to_json(job.recipe),
-        versions=versions(),
-        model=module.state_dict(),
-        optimizer={**optimizer_tensors(trainee.optimizer, module), **trainee.guard.tensors()},
-    )
+    optimizer = {**optimizer_tensors(trainee.optimizer, module), **trainee.guard.tensors()}
+    return replace(_about(job, done, state), model=module.state_dict(), optimizer=optimizer)

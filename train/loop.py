@@ -15,7 +15,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from pipeline.errors import PretrainError, StreamError
-from train import late, optim, ranks
+from train import late, optim, ranks, sharding
 from train.accumulate import backward
 from train.batch import Batch, Losses
 from train.guard import Guard
@@ -106,7 +106,9 @@ class _Done:
     pace: Pace
 
 
-def prepare(accelerator: Accelerator, objective: Objective, *, compiled: bool, recompute: bool) -> nn.Module:
+def prepare(
+    accelerator: Accelerator, objective: Objective, *, compiled: bool, recompute: bool, sharded: bool = False
+) -> nn.Module:
     """The objective's module on its device, its gradients averaged over ranks.
 
     Args:
@@ -114,10 +116,15 @@ def prepare(accelerator: Accelerator, objective: Objective, *, compiled: bool, r
         objective: whose module is changed in place.
         compiled: compile each layer.
         recompute: keep only the layers' inputs for the backward pass.
+        sharded: share parameters, gradients and moments over the ranks (FSDP2); of no use to a single one.
     """
     set_recompute(objective.module, on=recompute)
     if compiled:
         compile_layers(objective.module)
+    if sharded and accelerator.num_processes > 1:
+        precision = accelerator.mixed_precision
+        sharding.shard(objective.module, mesh=sharding.mesh_of(accelerator.device), precision=precision)
+        return objective.module.train()
     wrapped: nn.Module = accelerator.prepare(objective.module)
     ranks.guard(accelerator)
     return wrapped.train()
@@ -230,7 +237,7 @@ def _learn(trainee: Trainee, schedule: Schedule, batch: Batch, state: StreamStat
     losses = backward(trainee.accelerator, trainee.objective, trainee.wrapped, batch, rows=trainee.micro_batch)
     numbers = _means(losses)
     limit = math.inf if schedule.optim.grad_clip is None else schedule.optim.grad_clip
-    norm = torch.nn.utils.clip_grad_norm_(trainee.objective.module.parameters(), limit)
+    norm = sharding.gradient_norm(list(trainee.objective.module.parameters()), limit)
     skip = trainee.guard.judge(numbers["loss"], norm)
     rate = schedule.lr(state.samples_consumed)
     set_lr(trainee.optimizer, rate)

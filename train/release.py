@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import UsageError, redact
 from pipeline.store import Store
-from train import cards, checkpoint, provenance
+from train import cards, provenance, restore
 from train.checkpoint import Checkpoint
 from train.models import containers, croma_names, layouts, weights
 from train.models.containers import File
@@ -145,7 +145,7 @@ def _open(request: Request, say: Callable[[str], None]) -> Source:
 
 def _checkpoint(run: Store, step: int | None, say: Callable[[str], None]) -> Checkpoint:
     try:
-        found = checkpoint.latest(run, say) if step is None else checkpoint.load(run, step)
+        found = restore.latest(run, say) if step is None else restore.load(run, step)
     except (FileNotFoundError, NotADirectoryError):
         found = None
     if found is None:

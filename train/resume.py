@@ -6,7 +6,7 @@ from typing import Any
 from pipeline import record
 from pipeline.errors import StreamError, UsageError
 from pipeline.store import Store
-from train import checkpoint
+from train import checkpoint, restore
 from train.checkpoint import Checkpoint
 from train.meter import METRICS_NAME
 from train.stream.config import StreamState
@@ -24,7 +24,7 @@ def find(out: Store, *, resume: bool, say: Callable[[str], None]) -> Checkpoint 
         StreamError: all its checkpoints are damaged.
     """
     if resume:
-        return checkpoint.latest(out, say)
+        return restore.latest(out, say)
     if checkpoint.steps(out) or {RUN_NAME, METRICS_NAME} & set(out.names()):
         raise UsageError(f"{out.url} holds a run already. Go on with it by --resume, or choose another --out.")
     return None

@@ -84,6 +84,8 @@ class Writer:
     """Its rows."""
     saver: Saver
     """Its checkpoints."""
+    check: Callable[[], None]
+    """Raises where nothing may be written any more."""
 
     def __enter__(self) -> Self:
         """Use as a context manager."""

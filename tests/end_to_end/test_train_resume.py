@@ -86,3 +86,20 @@ def test_two_ranks_of_satmae_equal_one(recipe: str, data: Path, tmp_path: Path) 
     assert [row["batch_hash"] for row in two] == [row["batch_hash"] for row in one]
     assert two[0]["loss"] == pytest.approx(one[0]["loss"], rel=1e-6)
     assert two[0]["grad_norm"] == pytest.approx(one[0]["grad_norm"], rel=1e-5)
+
+
+def test_shared_parameters_learn_the_same_and_resume_on_one_rank(data: Path, tmp_path: Path) -> None:
+    whole, shards = tmp_path / "whole", tmp_path / "shards"
+    harness.run(*LAUNCH, *_command(data, whole))
+    harness.run(*LAUNCH, *_command(data, shards, "--shard"))
+    wanted, found = (read_rows(Store.at(str(out))) for out in (whole, shards))
+    assert [row["batch_hash"] for row in found] == [row["batch_hash"] for row in wanted]
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in wanted], rel=1e-4)
+    assert [row["grad_norm"] for row in found] == pytest.approx([row["grad_norm"] for row in wanted], rel=1e-3)
+    last = shards / checkpoint.folder(STEPS)
+    assert (last / "model-00001-of-00002.safetensors").exists()
+    shutil.rmtree(last)
+    _train_alone(data, shards)
+    alone = read_rows(Store.at(str(shards)))
+    assert [row["batch_hash"] for row in alone] == [row["batch_hash"] for row in wanted]
+    assert [row["loss"] for row in alone] == pytest.approx([row["loss"] for row in wanted], rel=1e-3)
