@@ -2,9 +2,10 @@
 
     python tests/benchmarks/stream.py                           # makes .venv-peers on its first run
     python tests/benchmarks/stream.py --peers --samples 256     # ours and the floor alone
+    python tests/benchmarks/stream.py --tables --s3 ENDPOINT    # whole objects of a store
 
 Three tables. What a sample costs, as tensors of raw values, shuffled, from the page cache: processor time of all
-processes after an epoch that warms up, the clock, private memory at its peak; `floor` is one thread that reads and
+processes after an epoch that warms up, the clock, memory at its peak; `floor` is one thread that reads and
 decodes, and nothing else. What each reader makes of 1,003 samples in 17 uneven shards on four ranks, and after an
 interruption. What the order of a very large data set costs before the first batch. Nothing here is asserted.
 """
@@ -29,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.machine import report
 from benchmarks.peers import shards
-from benchmarks.peers.meter import MARK
+from benchmarks.peers.fetch import MARK
 
 HERE = Path(__file__).parent / "peers"
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,8 @@ PEERS = {
 }
 OURS = ("floor", "ours")
 """Always measured."""
+WITHOUT_STORE = ["costs", "orders", "plans"]
+"""Tables that need no object store."""
 
 
 def main() -> None:
@@ -76,7 +79,7 @@ def main() -> None:
     asked.threads, asked.device = asked.workers, "cpu"
     names = [*OURS, *asked.peers]
     pythons = {name: python(PEERS[name].package, asked.envs) for name in names}
-    for made in asked.tables:
+    for made in [*asked.tables, *(["objects"] if asked.s3 else [])]:
         with tempfile.TemporaryDirectory(prefix="stream-", dir=asked.temp) as folder:
             report(list(TABLES[made](pythons, Path(folder), asked)), asked)
 
@@ -86,7 +89,7 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     others = [name for name in PEERS if name not in OURS]
     parser.add_argument("--peers", nargs="*", choices=others, default=others)
-    parser.add_argument("--tables", nargs="+", choices=sorted(TABLES), default=list(TABLES))
+    parser.add_argument("--tables", nargs="*", choices=WITHOUT_STORE, default=WITHOUT_STORE)
     parser.add_argument("--codecs", nargs="+", choices=("b2", "npy"), default=["b2", "npy"])
     parser.add_argument("--samples", type=int, default=2048)
     parser.add_argument("--chip-px", type=int, default=120)
@@ -95,6 +98,10 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--steps", type=int, default=3, help="epochs that are measured; one more warms up")
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-peers", help="folder of the peers' environments")
     parser.add_argument("--temp", type=Path, help="folder for the samples (4 GB)")
+    parser.add_argument(
+        "--s3", help="endpoint of an object store, whose credentials are in the environment: one more table"
+    )
+    parser.add_argument("--objects", type=int, default=8, help="of 64 MB, that are written to and read from the store")
     parser.add_argument("--json", action="store_true", help="one line a table")
     return parser
 
@@ -134,6 +141,7 @@ def cost_row(name: str, codec: str, found: dict[str, Any], floor: float) -> dict
         "times the floor": round(cpu_ms / floor, 2) if floor else 1.0,
         "samples/s": round(1 / statistics.median(found["wall_s"])),
         "private MB": round(found["private"] / 1e6),
+        "with shared MB": round(found["all"] / 1e6),
     }
 
 
@@ -212,9 +220,38 @@ def plans(pythons: dict[str, str], folder: Path, asked: argparse.Namespace) -> I
     yield run(pythons["ours"], PEERS["ours"], [{"job": "plan", "data": str(folder)}])[0]
 
 
-def run(executable: str, peer: Peer, jobs: list[dict[str, Any]]) -> list[Any]:
+def objects(pythons: dict[str, str], folder: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """What a GB of whole objects costs its reader, ours beside obstore, eight threads each."""
+    env = {"AWS_ENDPOINT_URL": asked.s3}
+    common = {"data": f"benchmark-{folder.name.lower().replace('_', '-')}", "batch": asked.objects, "workers": 8}
+    job = {**common, "epochs": asked.steps}
+    run(pythons["ours"], PEERS["ours"], [{**job, "job": "fill"}], env)
+    try:
+        theirs = run(python("obstore", asked.envs), Peer(script="objects.py"), [job], env)[0]
+        found = run(pythons["ours"], PEERS["ours"], [{**job, "job": "objects"}], env)[0]
+    finally:
+        run(pythons["ours"], PEERS["ours"], [{**job, "job": "clear"}], env)
+    yield from object_rows({"obstore": theirs, "ours": found})
+
+
+def object_rows(found: dict[str, dict[str, list[float]]]) -> Iterator[dict[str, Any]]:
+    """Medians, and how they compare with the first."""
+    first: dict[str, float] = {}
+    for name, times in found.items():
+        seconds = {kind: statistics.median(each) for kind, each in times.items()}
+        first = first or seconds
+        yield {
+            "reader": name,
+            "MB/s": round(1000 / seconds["wall_s"]),
+            "CPU s/GB": round(seconds["cpu_s"], 2),
+            "share of the rate": round(first["wall_s"] / seconds["wall_s"], 2),
+            "times the CPU": round(seconds["cpu_s"] / first["cpu_s"], 2),
+        }
+
+
+def run(executable: str, peer: Peer, jobs: list[dict[str, Any]], env: dict[str, str] | None = None) -> list[Any]:
     """Do jobs in one process."""
-    return end(start(executable, peer, jobs, {}))
+    return end(start(executable, peer, jobs, env or {}))
 
 
 def start(executable: str, peer: Peer, jobs: list[dict[str, Any]], env: dict[str, str]) -> subprocess.Popen[str]:
@@ -259,7 +296,7 @@ def free_port() -> int:
     return port
 
 
-TABLES = {"costs": costs, "orders": orders, "plans": plans}
+TABLES = {"costs": costs, "orders": orders, "plans": plans, "objects": objects}
 
 if __name__ == "__main__":
     main()

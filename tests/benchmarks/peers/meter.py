@@ -26,11 +26,15 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+sys.path.insert(0, str(Path(__file__).parent))
+
+from fetch import MARK
+
 Batch = tuple[Tensor, Tensor, Tensor]
 Sample = tuple[int, Tensor, Tensor]
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-MARK = "found: "
-"""Begins a line of results; what libraries print does not."""
+MEMORY = {"private": ("Private_Clean:", "Private_Dirty:"), "all": ("Pss_Anon:", "Pss_Shmem:")}
+"""Lines of the kernel's `smaps_rollup`: what a process shares with no other; and all but files, shared pages once."""
 HEADER = 128
 """Bytes before the pixels of a `.npy` file of version 1."""
 
@@ -143,12 +147,12 @@ def serve(opened: Callable[[Asked], Reader], **more: Callable[[Asked], Any]) -> 
 
 
 def speed(reader: Reader, asked: Asked) -> dict[str, Any]:
-    """Seconds of processor and clock for each sample, epoch by epoch, and the most private memory."""
+    """Seconds of processor and clock for each sample, epoch by epoch, and the most memory."""
     warm_up(reader, Tars(asked))
     times = [one_epoch(reader) for _ in range(asked.epochs)]
     with Peak() as peak:
         drain(reader)
-    return {"cpu_s": [cpu for cpu, _ in times], "wall_s": [wall for _, wall in times], "private": peak.bytes}
+    return {"cpu_s": [cpu for cpu, _ in times], "wall_s": [wall for _, wall in times], **peak.bytes}
 
 
 def warm_up(reader: Reader, tars: Tars) -> None:
@@ -196,10 +200,10 @@ def played(reader: Any, asked: Asked, rank: int) -> list[list[int]]:
 
 
 class Peak:
-    """The most private memory of this process and those below it, looked at every 20 ms."""
+    """The most memory of this process and those below it, looked at every 20 ms."""
 
     def __enter__(self) -> "Peak":
-        self.bytes, self._done = 0, threading.Event()
+        self.bytes, self._done = dict.fromkeys(MEMORY, 0), threading.Event()
         self._thread = threading.Thread(target=self._watch)
         self._thread.start()
         return self
@@ -212,13 +216,13 @@ class Peak:
         ended = False
         while not ended:
             ended = self._done.wait(0.02)
-            self.bytes = max(self.bytes, sum(map(private_bytes, tree())))
+            lines = [line for process in tree() for line in _read(f"/proc/{process}/smaps_rollup").splitlines()]
+            self.bytes = {kind: max(most, memory_bytes(lines, kind)) for kind, most in self.bytes.items()}
 
 
-def private_bytes(process: int) -> int:
-    """Memory that no other process has."""
-    text = _read(f"/proc/{process}/smaps_rollup")
-    return sum(int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Private_"))
+def memory_bytes(lines: list[str], kind: str) -> int:
+    """One kind of memory over all processes."""
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith(MEMORY[kind]))
 
 
 def tree_cpu_s() -> float:

@@ -1,5 +1,6 @@
 """Ours: `train.stream.loader.Loader`."""
 
+import os
 import sys
 import time
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 sys.path.insert(0, str(Path(__file__).parents[3]))
 
+from fetch import measured
 from meter import Asked, Batch, serve
 
 from pipeline.bands import S1_NAMES, S2_NAMES
@@ -81,5 +83,30 @@ def plan(_: Asked) -> dict[str, Any]:
     return {**PLAN, "s": round(time.perf_counter() - start, 3), "MB": round((peak_bytes(cpu) - before) / 1e6, 1)}
 
 
+def ours_object(store: Store, name: str) -> int:
+    """Fetch a whole object the way that the loader does; its bytes."""
+    return len(store.read(name))
+
+
+def objects(asked: Asked) -> dict[str, list[float]]:
+    """Fetch what `fill` has written."""
+    store = Store.at(f"s3://{asked.data}")
+    names = [f"object-{number}" for number in range(asked.batch)]
+    return measured(lambda name: ours_object(store, name), names, threads=asked.workers, rounds=asked.epochs)
+
+
+def fill(asked: Asked) -> None:
+    """Write objects of 64 MB into a bucket that is new."""
+    store = Store.at(f"s3://{asked.data}")
+    store.fs.mkdir(asked.data)
+    for number in range(asked.batch):
+        store.publish(f"object-{number}", os.urandom(64_000_000))
+
+
+def clear(asked: Asked) -> None:
+    """Remove the bucket."""
+    Store.at(f"s3://{asked.data}").fs.rm(asked.data, recursive=True)
+
+
 if __name__ == "__main__":
-    serve(Ours, plan=plan)
+    serve(Ours, plan=plan, objects=objects, fill=fill, clear=clear)
