@@ -10,7 +10,7 @@ from torch import Tensor
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import UsageError, redact
 from pipeline.store import Store
-from train import cards, provenance, restore
+from train import cards, checkpoint, provenance, restore
 from train.checkpoint import Checkpoint
 from train.models import containers, croma_names, layouts, weights
 from train.models.containers import File
