@@ -20,9 +20,20 @@ from pipeline.bands import S1_NAMES, S2_NAMES
 pytestmark = [pytest.mark.ingest, pytest.mark.train, pytest.mark.slow]
 
 
-@pytest.fixture(scope="module")
-def s3() -> Iterator[dict[str, str]]:
-    """The environment of a client of an empty store with one bucket; a simulator on a free port of this machine."""
+BUCKET = "import s3fs; s3fs.S3FileSystem().mkdir('bucket')"
+
+
+@pytest.fixture(scope="module", params=["moto", "ceph_rgw"])
+def s3(request: pytest.FixtureRequest) -> dict[str, str]:
+    """The environment of a client of a store with one bucket: a simulator, and a real store where it is installed."""
+    environment: dict[str, str] = request.getfixturevalue(request.param)
+    harness.run("-c", BUCKET, env=environment)
+    return environment
+
+
+@pytest.fixture(scope="session")
+def moto() -> Iterator[dict[str, str]]:
+    """A simulator on a free port of this machine."""
     pytest.importorskip("moto", reason="needs the dev extra")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -32,9 +43,7 @@ def s3() -> Iterator[dict[str, str]]:
     keys = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
     try:
         _wait_for(port)
-        environment = {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **keys}
-        harness.run("-c", "import s3fs; s3fs.S3FileSystem().mkdir('bucket')", env=environment)
-        yield environment
+        yield {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}", **keys}
     finally:
         harness.end(server)
 
@@ -60,6 +69,24 @@ def _objects(folder: str, env: dict[str, str]) -> dict[str, str]:
     return dict(line.split() for line in harness.run("-c", code, env=env).stdout.splitlines())
 
 
+def test_ranges_are_the_file_s_bytes(s3: dict[str, str]) -> None:
+    code = (
+        "import os; from pipeline.store import Store\n"
+        "store, data = Store.at('s3://bucket/ranges'), os.urandom(9_000_000)\n"
+        "store.publish('whole', data)\n"
+        "assert store.read('whole') == data\n"
+        "ranges = (0, 1), (511, 5000), (4_999_999, 8_388_609), (8_999_990, 9_000_000), (8_999_990, 9_900_000)\n"
+        "for start, stop in ranges:\n"
+        "    assert store.read_range('whole', start, stop) == data[start:stop], (start, stop)\n"
+        "store.publish('whole', b'new')\n"
+        "assert store.read('whole') == b'new' and store.names() == ['whole']\n"
+        "try: store.read_range('none', 0, 1)\n"
+        "except FileNotFoundError: pass\n"
+        "else: raise AssertionError('it is not there')"
+    )
+    harness.run("-c", code, env=s3)
+
+
 def test_a_build_writes_the_bytes_that_it_writes_to_disk(tiny: Tiny, tmp_path: Path, s3: dict[str, str]) -> None:
     what = ["--aoi", tiny.aoi, "--catalog", str(tiny.root), "--chip-px", "24", "--workers", "0"]
     harness.run("-m", "ingest.cli", "build-shards", *what, "--out", str(tmp_path / "data"))
@@ -78,7 +105,7 @@ def test_a_run_reads_from_and_resumes_on_the_store(tmp_path: Path, s3: dict[str,
 
     def committed() -> bool:
         return not subprocess.run(
-            [sys.executable, "-c", done], env={**harness.ENVIRONMENT, **s3}, check=False
+            [sys.executable, "-c", done], env={**harness.ENVIRONMENT, **s3}, check=False, timeout=60
         ).returncode
 
     assert harness.run_and_kill(*more, when=committed, env=s3)
