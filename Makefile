@@ -54,4 +54,4 @@ $(ORACLE)/.ready: tests/oracles/constraints.txt
 	@touch $@
 
 clean:  ## remove what make made
-	rm -rf .venv $(ORACLE) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers $(ORACLE) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
