@@ -103,3 +103,13 @@ def test_shared_parameters_learn_the_same_and_resume_on_one_rank(data: Path, tmp
     alone = read_rows(Store.at(str(shards)))
     assert [row["batch_hash"] for row in alone] == [row["batch_hash"] for row in wanted]
     assert [row["loss"] for row in alone] == pytest.approx([row["loss"] for row in wanted], rel=1e-3)
+
+
+def test_micro_batches_of_two_ranks_compare_with_all_samples(data: Path, tmp_path: Path) -> None:
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    for out, more in ((whole, []), (parts, ["--micro-batch", "3"])):
+        harness.run(*LAUNCH, *_command(data, out, "--steps", "2", *more))
+    for was, now in zip(*(read_rows(Store.at(str(out))) for out in (whole, parts)), strict=True):
+        assert now["batch_hash"] == was["batch_hash"]
+        assert now["loss"] == pytest.approx(was["loss"], rel=1e-5)
+        assert now["grad_norm"] == pytest.approx(was["grad_norm"], rel=1e-4)
