@@ -13,7 +13,9 @@ from pipeline.manifest import FORMAT_VERSION
 from pipeline.sample import SampleMeta
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = sorted(path for path in ROOT.glob("**/*.md") if not {".venv", ".venv-oracle", ".venv-peers", "runs"} & set(path.parts))
+DOCUMENTS = sorted(
+    path for path in ROOT.glob("**/*.md") if not {".venv", ".venv-oracle", ".venv-peers", "runs"} & set(path.parts)
+)
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "pipeline" / "FORMAT.md").read_text()
 
