@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
-from torch import nn
+from torch import Tensor, nn
 
 from train.batch import Batch, Losses
 from train.objective import Objective
@@ -50,6 +50,7 @@ def _piece(batch: Batch, part: slice) -> Batch:
         images={name: image[part] for name, image in batch.images.items()},
         dates_BT3=None if batch.dates_BT3 is None else batch.dates_BT3[part],
         keys=batch.keys[part],
+        hashes_B=batch.hashes_B[part],
         sample_ids_B=batch.sample_ids_B[part],
         epochs_B=batch.epochs_B[part],
         valid_B=batch.valid_B[part],
@@ -57,6 +58,8 @@ def _piece(batch: Batch, part: slice) -> Batch:
 
 
 def _mean(made: Sequence[Losses], weights: Sequence[float]) -> Losses:
-    shares = torch.tensor(weights, device=made[0].total.device)
-    parts = {name: (torch.stack([one.parts[name] for one in made]) * shares).sum() for name in made[0].parts}
-    return Losses(total=(torch.stack([one.total for one in made]) * shares).sum(), parts=parts)
+    def mean(values: list[Tensor]) -> Tensor:
+        return torch.stack([value * weight for value, weight in zip(values, weights, strict=True)]).sum()
+
+    parts = {name: mean([one.parts[name] for one in made]) for name in made[0].parts}
+    return Losses(total=mean([one.total for one in made]), parts=parts)

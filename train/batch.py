@@ -19,6 +19,8 @@ class Batch:
     """int64 year, month and hour (UTC) of each frame of a stack; None for pairs."""
     keys: tuple[str, ...]
     """One sample key per row."""
+    hashes_B: Tensor
+    """int64, on the host: of each row's (sample id, epoch)."""
     sample_ids_B: Tensor
     """int64, the sample's number in the manifest: the seed of everything random about it."""
     epochs_B: Tensor

@@ -28,7 +28,6 @@ from train.pace import Pacer
 from train.stop import Stopped, StopRequest
 from train.stream.config import StreamState
 from train.stream.loader import Loader
-from train.stream.noise import hash64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -222,7 +221,7 @@ def _next(trainee: Trainee, error: PretrainError | None, *, stop: bool) -> tuple
         try:
             with trainee.pacer.waiting():
                 batch, state = next(trainee.loader)
-            hashes_B = hash64(0, batch.epochs_B.cpu(), batch.sample_ids_B.cpu(), purpose="batch")
+            hashes_B = batch.hashes_B
         except PretrainError as caught:
             error = caught
     total, failed, stopped = ranks.exchange(hashes_B, failed=error is not None, stop=stop)

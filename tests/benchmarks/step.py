@@ -172,6 +172,7 @@ def random_batch(run: Any, rows: int, device: torch.device) -> Batch:
         images=images,
         dates_BT3=dates,
         keys=keys,
+        hashes_B=torch.zeros(rows, dtype=torch.int64),
         sample_ids_B=ids,
         epochs_B=torch.zeros_like(ids),
         valid_B=torch.ones(rows, dtype=torch.bool, device=device),

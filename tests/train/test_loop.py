@@ -390,6 +390,7 @@ def test_masks_of_the_two_sensors_are_independent(pairs: Store) -> None:
         images=dict.fromkeys(("s1", "s2"), zeros),
         dates_BT3=None,
         keys=(),
+        hashes_B=zeros,
         sample_ids_B=zeros + 5,
         epochs_B=zeros,
         valid_B=zeros == 0,

@@ -7,6 +7,7 @@ Axes: B batch, C bands, H W pixels, L patches or tokens, Q queries, K keys, P va
 E head width. A bias is (B or 1, N, Q, K).
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ Bias = Tensor | AlibiRows
 """(B or 1, N, Q, K), or what it is computed from."""
 SCORE_BYTES = 256 * 2**20
 """Most bytes of attention scores (float32) at once, without gradient."""
+
+
+def take_bands(images: Tensor, positions: Sequence[int]) -> Tensor:
+    """Some bands in this order, (B, C, ...) of (B, any, ...).
+
+    By their numbers on the host: a list as an index would become a tensor that a GPU's queue is waited for to copy.
+    """
+    return torch.stack([images[:, position] for position in positions], dim=1)
 
 
 def patchify(image_BCHW: Tensor, patch: int) -> Tensor:

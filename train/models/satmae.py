@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pipeline.errors import UsageError
 from train.batch import Losses
 from train.models import satmae_target, upscale, vit
-from train.models.blocks import patchify
+from train.models.blocks import patchify, take_bands
 from train.models.masking import Mask, consistent_mask, mask_from_noise, take_patches
 from train.models.positions import sincos_table, wave_code
 from train.models.satmae_config import SatmaeConfig
@@ -219,7 +219,7 @@ def embed(module: nn.Module, images: Tensor, ids_BK: Tensor, *, config: SatmaeCo
         out: Tensor = module(take_patches(patches_BNP, ids_BK))
         return out
     parts = [
-        part(patchify(images[:, list(places)], config.patch))
+        part(patchify(take_bands(images, places), config.patch))
         for part, places in zip(module, config.group_positions, strict=True)
     ]
     return take_patches(torch.cat(parts, dim=1), ids_BK)
@@ -251,8 +251,8 @@ def slot_codes(config: SatmaeConfig, width: int, table: Tensor, dates_BT3: Tenso
     if (dates_BT3 is None) == (config.variant == "temporal"):
         raise UsageError(f"the {config.variant} variant takes dates of frames: {config.variant == 'temporal'}.")
     if dates_BT3 is not None:
-        first = torch.tensor([FIRST_YEAR, 1, 0], device=dates_BT3.device)
-        return wave_code(dates_BT3 - first, width=width).flatten(2)
+        year_BT, month_BT, hour_BT = dates_BT3.unbind(2)
+        return wave_code(torch.stack((year_BT - FIRST_YEAR, month_BT - 1, hour_BT), dim=2), width=width).flatten(2)
     return table
 
 

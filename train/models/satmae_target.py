@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from train.models.blocks import at_least_float32, patchify
+from train.models.blocks import at_least_float32, patchify, take_bands
 from train.models.satmae_config import SatmaeConfig
 
 _EPS = 1e-6
@@ -16,8 +16,8 @@ _EPS = 1e-6
 
 def to_band_order(predicted_BCLQ: Tensor, groups: Sequence[Sequence[int]]) -> Tensor:
     """Predictions in the groups' order, (B, C, L, Q), in the order of the image's bands."""
-    order = torch.tensor([band for group in groups for band in group], device=predicted_BCLQ.device)
-    return predicted_BCLQ[:, order.argsort()]
+    order = [band for group in groups for band in group]
+    return take_bands(predicted_BCLQ, sorted(range(len(order)), key=order.__getitem__))
 
 
 def target(images: Tensor, config: SatmaeConfig) -> Tensor:
@@ -44,7 +44,7 @@ def masked_error(predicted: Tensor, images: Tensor, removed_BN: Tensor, *, confi
     """
     squared = (at_least_float32(predicted) - target(images, config)).square().mean(dim=-1)
     if config.variant == "group":
-        squared = torch.cat([squared[:, list(group)].mean(dim=1) for group in config.group_positions], dim=1)
+        squared = torch.cat([take_bands(squared, group).mean(dim=1) for group in config.group_positions], dim=1)
     return (squared * removed_BN).sum() / removed_BN.sum()
 
 

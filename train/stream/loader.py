@@ -8,23 +8,21 @@ Axes: B batch, C bands, H W pixels.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from train.batch import Batch
 from train.stream.ahead import Ahead
 from train.stream.config import Share, StreamConfig, StreamState
+from train.stream.device import Device
 from train.stream.lanes import PLAN_VERSION, Ids, Plan
-from train.stream.normalise import Constants, Scale, constants, normalise
-from train.stream.resample import resize_crops
+from train.stream.noise import hash64
+from train.stream.normalise import Constants, constants
 from train.stream.ring import Slot, frames_of, new_slot
 from train.stream.samples import Samples
 from train.stream.transforms import Placement, check_frames, check_size, frame_picks, placements
@@ -42,8 +40,6 @@ class _Pending:
     """(B,) sample ids."""
     epochs: Ids
     """(B,) their epochs."""
-    valid: NDArray[np.bool_]
-    """(B,) which rows count."""
     slot: Slot
     """Filled by the readers."""
     parts: list[Future[None]]
@@ -68,6 +64,7 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         self._step = samples_consumed // plan.global_batch
         self._pending: deque[_Pending] = deque()
         self._slots: list[Slot] = []
+        self._device = Device(share.device)
         self._ahead = Ahead(samples, plan, share)
         self._readers = ThreadPoolExecutor(share.threads, thread_name_prefix="samples")
 
@@ -136,8 +133,8 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         size = max(1, len(rows) // (_TASKS * self._share.threads))
         pieces = [rows[first : first + size] for first in range(0, len(rows), size)]
         parts = [self._readers.submit(self._fill, slot, piece) for piece in pieces]
-        valid = self._plan.valid(step, self._share.rank, self._share.world_size)
-        return _Pending(ids=ids, epochs=epochs, valid=valid, slot=slot, parts=parts)
+        slot.name(ids, epochs, self._plan.valid(step, self._share.rank, self._share.world_size))
+        return _Pending(ids=ids, epochs=epochs, slot=slot, parts=parts)
 
     def _slot(self, rows: int) -> Slot:
         if self._slots:
@@ -150,44 +147,17 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
             slot.fill(row, self._samples.read(sample_id), cut, picks)
 
     def _batch(self, done: _Pending) -> Batch:
-        slot, device = done.slot, torch.device(self._share.device)
-        images = on_device(slot, self._config, self._constants, device)
-        dates = None if slot.dates_BT3 is None else slot.dates_BT3.to(device, non_blocking=True, copy=True)
-        if device.type == "cuda":
-            slot.used = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            slot.used.record()
-        self._slots.append(slot)
+        made = self._device.take(done.slot, self._config, self._constants)
+        self._slots.append(done.slot)
         return Batch(
-            images=images,
-            dates_BT3=dates,
+            images={name: made[name] for name in done.slot.images},
+            dates_BT3=made.get("dates"),
             keys=self._samples.keys(done.ids),
-            sample_ids_B=torch.from_numpy(done.ids).to(device),
-            epochs_B=torch.from_numpy(done.epochs).to(device),
-            valid_B=torch.from_numpy(done.valid).to(device),
+            hashes_B=hash64(0, torch.from_numpy(done.epochs), torch.from_numpy(done.ids), purpose="batch"),
+            sample_ids_B=made["ids"],
+            epochs_B=made["epochs"],
+            valid_B=made["valid"],
         )
-
-
-def on_device(
-    slot: Slot, config: StreamConfig, stretch: Mapping[str, Constants], device: torch.device
-) -> dict[str, Tensor]:
-    """What is in `slot`, copied to `device`, normalised and resized there; by sensor, float32."""
-    images = {}
-    for name, stored in slot.images.items():
-        values = _normalised(stored.to(device, non_blocking=True), stretch[name], config.scale)
-        if config.augment.resizes:
-            values = resize_crops(values, slot.sizes_B2.to(device, non_blocking=True), config.image_px)
-        images[name] = values
-    return images
-
-
-def _normalised(stored: Tensor, stretch: Constants, scale: Scale) -> Tensor:
-    """Row by row on a CPU, whose caches hold a sample and not a batch."""
-    if stored.device.type != "cpu":
-        return normalise(stored, stretch, scale=scale)
-    values = torch.empty(stored.shape)
-    for row, image in zip(values, stored, strict=True):
-        row.copy_(normalise(image, stretch, scale=scale))
-    return values
 
 
 def stretches(samples: Samples, config: StreamConfig) -> dict[str, Constants]:

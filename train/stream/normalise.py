@@ -8,6 +8,7 @@ Axes: C bands, H W pixels; any leading axes.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -64,8 +65,14 @@ def normalise(image_CHW: Tensor, stretch: Constants, *, scale: Scale = "two_sigm
     values_CHW = image_CHW.to(torch.float32, copy=True)
     missing = values_CHW.isnan() if image_CHW.is_floating_point() else values_CHW == 0
     dtype = torch.float64 if scale == "uint8" else torch.float32  # a level must not depend on rounding
-    mean, std = (torch.tensor(x, device=image_CHW.device, dtype=dtype) for x in (stretch.mean, stretch.std))
+    mean, std = _tensors(stretch, image_CHW.device, dtype)
     return _SCALES[scale](values_CHW, mean, std).masked_fill_(missing, MISSING[scale])
+
+
+@lru_cache(maxsize=64)
+def _tensors(stretch: Constants, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Mean and std on `device`; kept, because the host waits for a GPU's queue to copy them."""
+    return torch.tensor(stretch.mean, device=device, dtype=dtype), torch.tensor(stretch.std, device=device, dtype=dtype)
 
 
 def two_sigma(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from pipeline.sample import SampleMeta
 from train.stream.config import StreamConfig
+from train.stream.lanes import Ids
 from train.stream.samples import Chips, Samples
 from train.stream.transforms import Placement, crop, turn
 
@@ -33,6 +34,12 @@ class Slot:
     """int64 height and width of each crop, pixels."""
     dates_BT3: Tensor | None
     """int64 year, month and hour (UTC) of each frame of a stack."""
+    ids_B: Tensor
+    """int64 sample ids."""
+    epochs_B: Tensor
+    """int64, theirs."""
+    valid_B: Tensor
+    """bool, which rows count."""
     used: torch.cuda.Event | None = field(default=None)
     """Passed once a GPU has copied what was in here."""
 
@@ -41,6 +48,17 @@ class Slot:
         if self.used is not None:
             self.used.synchronize()
         return self
+
+    @property
+    def facts(self) -> dict[str, Tensor]:
+        """What is known of the rows beside their images."""
+        facts = {"ids": self.ids_B, "epochs": self.epochs_B, "valid": self.valid_B}
+        return facts if self.dates_BT3 is None else {**facts, "dates": self.dates_BT3}
+
+    def name(self, ids: Ids, epochs: Ids, valid: NDArray[np.bool_]) -> None:
+        """Say whose rows these are: (B,) each."""
+        for tensor, values in ((self.ids_B, ids), (self.epochs_B, epochs), (self.valid_B, valid)):
+            tensor.copy_(torch.from_numpy(values))
 
     def fill(self, row: int, chips: Chips, cut: Placement, picks: Sequence[int]) -> None:
         """Put one sample into its row."""
@@ -67,10 +85,17 @@ def new_slot(samples: Samples, config: StreamConfig, *, rows: int, pinned: bool)
     side, frames = config.augment.largest_px(samples.known.chip_px, config.image_px), frames_of(samples, config)
     lead = (rows,) if frames is None else (rows, frames)
     shapes = {name: (*lead, len(bands), side, side) for name, bands in config.bands.items()}
+
+    def room(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
+        return torch.zeros(shape, dtype=dtype, pin_memory=pinned)
+
     return Slot(
-        images={name: torch.zeros(shape, dtype=_DTYPES[name], pin_memory=pinned) for name, shape in shapes.items()},
-        sizes_B2=torch.zeros(rows, 2, dtype=torch.int64, pin_memory=pinned),
-        dates_BT3=None if frames is None else torch.zeros(rows, frames, 3, dtype=torch.int64, pin_memory=pinned),
+        images={name: room(*shape, dtype=_DTYPES[name]) for name, shape in shapes.items()},
+        sizes_B2=room(rows, 2),
+        dates_BT3=None if frames is None else room(rows, frames, 3),
+        ids_B=room(rows),
+        epochs_B=room(rows),
+        valid_B=room(rows, dtype=torch.bool),
     )
 
 
