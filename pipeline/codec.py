@@ -23,6 +23,9 @@ Codec = Literal["b2", "npy"]
 """`b2`: blosc2, zstd level 1, bitshuffle. `npy`: raw numpy."""
 Kind = Literal["pair", "stack"]
 
+# Otherwise no other thread runs while one compresses or decodes, and readers wait for each other.
+blosc2.set_releasegil(True)
+
 _TYPES: Mapping[Kind, type] = {"pair": PairSample, "stack": StackSample}
 
 

@@ -145,3 +145,8 @@ def test_damage_ends_in_an_array_or_in_a_contract_error(name: Codec, data: st.Da
         assert "KEY" in str(error)  # noqa: PT017
     else:
         assert (array.dtype.str, array.shape) == (SPEC.dtype, SPEC.shape)
+
+
+def test_others_run_while_one_decodes() -> None:
+    """blosc2 holds the interpreter's lock unless it is told otherwise, for the whole process."""
+    assert blosc2.set_releasegil(True)
