@@ -42,6 +42,12 @@ class Slot:
     """bool, which rows count."""
     used: torch.cuda.Event | None = field(default=None)
     """Passed once a GPU has copied what was in here."""
+    _arrays: Mapping[str, NDArray[Any]] = field(init=False)
+    """The same memory, for readers: to index a tensor costs ten times what it costs to index an array."""
+
+    def __post_init__(self) -> None:
+        """Look at the tensors as arrays."""
+        self._arrays = {name: image.numpy() for name, image in {**self.images, "sizes": self.sizes_B2}.items()}
 
     def free(self) -> "Slot":
         """This slot, once it may be filled again."""
@@ -62,13 +68,12 @@ class Slot:
 
     def fill(self, row: int, chips: Chips, cut: Placement, picks: Sequence[int]) -> None:
         """Put one sample into its row."""
-        for name, buffer in self.images.items():
+        for name in self.images:
             chip = chips.images[name] if self.dates_BT3 is None else chips.images[name][list(picks)]
             image = turn(crop(chip, cut), cut)
             height, width = image.shape[-2:]
-            target: NDArray[Any] = buffer[row].numpy()
-            np.copyto(target[..., :height, :width], image)
-            self.sizes_B2[row, 0], self.sizes_B2[row, 1] = height, width
+            np.copyto(self._arrays[name][row, ..., :height, :width], image)
+            self._arrays["sizes"][row] = height, width
         if self.dates_BT3 is not None:
             self.dates_BT3[row] = calendar(chips.meta, picks)
 

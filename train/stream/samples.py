@@ -140,8 +140,9 @@ class Samples:
             SourceError: the store kept failing.
         """
         data = self._fetch(sample_id) or self._again(sample_id)
-        images = {name: self._decode(name, data[name], sample_id) for name in self.sensors}
-        return Chips(images=images, meta=self._meta(data, sample_id), label=self._label(data, sample_id))
+        key = self.key(sample_id)
+        images = {name: self._decode(name, data[name], key) for name in self.sensors}
+        return Chips(images=images, meta=self._meta(data, key), label=self._label(data, key))
 
     def _shard(self, sample_id: int) -> str:
         return self.shards[int(self.shard_N[sample_id])]
@@ -163,20 +164,16 @@ class Samples:
         refs = {name: places.ref(sample_id) for name, places in self.places.items()}
         return self.members.fetch(self.source, self._shard(sample_id), refs)
 
-    def _decode(self, name: str, data: bytes, sample_id: int) -> NDArray[Any]:
+    def _decode(self, name: str, data: bytes, key: str) -> NDArray[Any]:
         sensor = self.sensors[name]
-        array = self.members.decode(name, data, key=self.key(sample_id))
+        array = self.members.decode(name, data, key=key)
         return array if sensor.whole else array[..., list(sensor.bands), :, :]
 
-    def _meta(self, data: Mapping[str, bytes], sample_id: int) -> SampleMeta | None:
-        if META not in data:
-            return None
-        return record.loads(SampleMeta, data[META], where=f"{self.key(sample_id)}.{META}")
+    def _meta(self, data: Mapping[str, bytes], key: str) -> SampleMeta | None:
+        return record.loads(SampleMeta, data[META], where=f"{key}.{META}") if META in data else None
 
-    def _label(self, data: Mapping[str, bytes], sample_id: int) -> NDArray[np.uint8] | None:
-        if LABEL not in data:
-            return None
-        return self.members.decode(LABEL, data[LABEL], key=self.key(sample_id))
+    def _label(self, data: Mapping[str, bytes], key: str) -> NDArray[np.uint8] | None:
+        return self.members.decode(LABEL, data[LABEL], key=key) if LABEL in data else None
 
 
 def open_samples(
