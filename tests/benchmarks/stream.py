@@ -19,7 +19,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.machine import report
+from benchmarks.orders import Order, batches, counted, partial, resumed
 from benchmarks.peers import shards
 from benchmarks.peers.fetch import MARK
 
@@ -166,43 +166,19 @@ def order_row(executable: str, peer: Peer, common: dict[str, Any]) -> dict[str, 
     for world in (4, 2, 8):
         again = {**job, "resume": True, "batch": 16 * WORLD // world}
         found = launch(executable, peer, [again], world)[0] if world in peer.worlds else None
-        row[f"resumed 4 to {world}"] = "-" if found is None else resumed(none, first[0], found)
+        row[f"resumed 4 to {world}"] = "-" if found is None else resumed(none, first[0], found, samples=SAMPLES)
     return row
-
-
-Order = dict[str, list[list[int]]]
-"""Sample ids by rank and batch."""
 
 
 def told(none: Order, two: Order) -> dict[str, Any]:
     """How often each sample came, without workers and with two."""
     columns = {
-        "batches of each rank": lambda order: "/".join(str(len(batches)) for batches in order.values()),
-        "missing": lambda order: counted(order)[0],
-        "twice": lambda order: counted(order)[1],
-        "smaller batches": lambda order: sum(len(one) < 16 for batches in order.values() for one in batches),
+        "batches of each rank": batches,
+        "missing": lambda order: counted(order, SAMPLES)[0],
+        "twice": lambda order: counted(order, SAMPLES)[1],
+        "smaller batches": lambda order: partial(order, 16),
     }
     return {name: f"{count(none)}, {count(two)}" for name, count in columns.items()}
-
-
-def counted(order: Order) -> tuple[int, int]:
-    """Samples of the epoch that never came, and how many came once too often; higher ids are of the next epoch."""
-    seen = Counter(one for batches in order.values() for batch in batches for one in batch)
-    return len(set(range(SAMPLES)) - set(seen)), sum(times - 1 for times in seen.values())
-
-
-def resumed(whole: Order, first: Order, rest: Order) -> str:
-    """Global batches as without the interruption, and what both parts together miss or repeat."""
-    wanted, found = global_batches(whole)[STOP:], global_batches(rest)
-    same = sum(a == b for a, b in zip(wanted, found, strict=False))
-    missing, twice = counted({**{f"before {rank}": ids for rank, ids in first.items()}, **rest})
-    return f"{same} of {len(wanted)} the same, {missing} missing, {twice} twice"
-
-
-def global_batches(order: Order) -> list[list[int]]:
-    """What the ranks read together, step by step."""
-    steps = max(map(len, order.values()), default=0)
-    return [sorted(one for ids in order.values() if step < len(ids) for one in ids[step]) for step in range(steps)]
 
 
 def launch(executable: str, peer: Peer, jobs: list[dict[str, Any]], world: int) -> list[Order]:
