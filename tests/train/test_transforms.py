@@ -56,6 +56,14 @@ def test_the_eight_symmetries_are_the_dihedral_group() -> None:
     assert len(images) == 8
 
 
+def test_turns_are_numpys() -> None:
+    image = np.arange(24).reshape(2, 3, 4)
+    for symmetry in range(8):
+        known = np.rot90(image, symmetry % 4, axes=(-2, -1))
+        found = turn(image, at(symmetry, 4))
+        np.testing.assert_array_equal(found, known[..., ::-1] if symmetry >= 4 else known)
+
+
 def test_both_sensors_are_cut_alike() -> None:
     chip = np.random.default_rng(0).random((1, 12, 12))
     for placement in many(slack_px=4, count=20):

@@ -73,10 +73,8 @@ class Sensor:
     bands: tuple[int, ...]
     """Which of the stored bands, in order."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether all bands are wanted as they lie."""
-        return self.bands == tuple(range(self.spec.shape[-3]))
+    whole: bool
+    """Whether all bands are wanted as they lie."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -271,7 +269,8 @@ def _shards(known: Manifest, rows: pa.Table, split: str) -> tuple[tuple[str, ...
 
 
 def _sensor(known: Manifest, name: str, bands: tuple[int, ...]) -> Sensor:
-    return Sensor(spec=_spec(known, name), bands=bands)
+    spec = _spec(known, name)
+    return Sensor(spec=spec, bands=bands, whole=bands == tuple(range(spec.shape[-3])))
 
 
 def _spec(known: Manifest, name: str) -> MemberSpec:

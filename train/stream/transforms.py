@@ -142,9 +142,11 @@ def crop(chip_CHW: NDArray[Any], placement: Placement) -> NDArray[Any]:
 
 
 def turn(image_CHW: NDArray[Any], placement: Placement) -> NDArray[Any]:
-    """The image under `placement`'s symmetry, as a view."""
-    turned = np.rot90(image_CHW, placement.symmetry % 4, axes=(-2, -1))
-    return turned[..., ::-1] if placement.symmetry >= 4 else turned
+    """The image under `placement`'s symmetry, as a view: `numpy.rot90`, then mirrored, at a tenth of its calls."""
+    quarters, mirrored = placement.symmetry % 4, placement.symmetry >= 4
+    upright = image_CHW.swapaxes(-2, -1) if quarters % 2 else image_CHW
+    rows, columns = quarters in {1, 2}, (quarters in {2, 3}) != mirrored
+    return upright[..., :: -1 if rows else 1, :: -1 if columns else 1]
 
 
 def resize(image_CHW: Tensor, height: int, width: int) -> Tensor:
