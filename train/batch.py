@@ -27,6 +27,8 @@ class Batch:
     """int64, the epoch a row belongs to: one batch may hold the end of one and the start of the next."""
     valid_B: Tensor
     """bool. Whether a row counts: in training all do; the last batch of a pass is filled up with rows that do not."""
+    damaged: tuple[int, ...] = ()
+    """Sample ids whose rows these were: their bytes are damaged in the store, and other samples stand there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

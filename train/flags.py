@@ -71,6 +71,13 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     flags.add_argument(
         "--cache-gb", type=float, metavar="GB", help="how many of them (half of what is free there); 0: none are kept"
     )
+    flags.add_argument(
+        "--on-corrupt",
+        choices=("stop", "quarantine"),
+        default="stop",
+        help="what a sample does whose bytes are damaged in the store: stop the run (the default), or let another one "
+        "stand in its place, counted in each row and listed in OUT/quarantine.jsonl; over 1 %% of them stop it, too",
+    )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     return flags
 

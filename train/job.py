@@ -5,7 +5,7 @@ Everything that can fail on some ranks only is done `together`, and checked befo
 
 import math
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -27,13 +27,14 @@ from train.objective import Objective
 from train.optim import adamw, load_optimizer, optimizer_tensors
 from train.pace import Pacer
 from train.progress import Reporter
+from train.quarantine import Quarantine
 from train.recipes.run import Run, derive
 from train.saver import Keep, Saver, Writer
 from train.sharding import cut
 from train.stop import Stopped, StopRequest, stoppable
 from train.stream.ahead import working_set
 from train.stream.cache import CachedShards, cache_folder
-from train.stream.config import Share, StreamState
+from train.stream.config import OnCorrupt, Share, StreamState
 from train.stream.lanes import LanePlan, default_lanes
 from train.stream.loader import Loader, stretches
 from train.stream.samples import Samples, open_samples
@@ -70,6 +71,8 @@ class Options:
     """Folder of this machine for shards of stores elsewhere; None: the one for temporary files."""
     cache_gb: float | None = None
     """Gigabytes. Its limit; None: half of what is free, 0: no cache."""
+    on_corrupt: OnCorrupt = "stop"
+    """What a sample does whose bytes are damaged in the store."""
     init: str | None = None
     """URL of weights of any published layout to begin with; not looked at when a checkpoint is there."""
 
@@ -243,6 +246,7 @@ def _share(job: Job) -> Share:
         world_size=job.accelerator.num_processes,
         device=job.accelerator.device,
         threads=job.options.threads,
+        on_corrupt=job.options.on_corrupt,
     )
 
 
@@ -268,11 +272,12 @@ def _cached(job: Job) -> Job:
 
 def _run(job: Job, trainee: loop.Trainee) -> None:
     writer = ranks.together(job.accelerator, lambda: _writer(job))
+    quarantine = ranks.together(job.accelerator, lambda: _quarantine(job))
     with stoppable() as stop, writer or nullcontext():
         job.reporter.begin(job.first_step, job.recipe.steps)
         stopped: Stopped | None = None
         try:
-            loop.train(trainee, _schedule(job), _hooks(job, trainee, writer, stop))
+            loop.train(trainee, _schedule(job), _hooks(job, trainee, writer, quarantine=quarantine, stop=stop))
         except Stopped as error:
             stopped = error
         finally:
@@ -296,6 +301,10 @@ def _writer(job: Job) -> Writer | None:
     )
 
 
+def _quarantine(job: Job) -> Quarantine:
+    return Quarantine(job.out, job.samples, writes=job.accelerator.is_main_process, say=job.reporter.say)
+
+
 def _schedule(job: Job) -> loop.Schedule:
     return loop.Schedule(
         first_step=job.first_step,
@@ -306,7 +315,9 @@ def _schedule(job: Job) -> loop.Schedule:
     )
 
 
-def _hooks(job: Job, trainee: loop.Trainee, writer: Writer | None, stop: StopRequest) -> loop.Hooks:
+def _hooks(
+    job: Job, trainee: loop.Trainee, writer: Writer | None, *, quarantine: Quarantine, stop: StopRequest
+) -> loop.Hooks:
     sharded = job.options.shard and job.accelerator.num_processes > 1
 
     def report(row: Row) -> None:
@@ -325,10 +336,14 @@ def _hooks(job: Job, trainee: loop.Trainee, writer: Writer | None, stop: StopReq
     def failed() -> PretrainError | None:
         return None if writer is None else writer.saver.failed()
 
+    def damaged(sample_ids: Sequence[int]) -> None:
+        met = ranks.joined(sample_ids)
+        ranks.together(job.accelerator, lambda: quarantine.add(met))
+
     def diverged(step: int) -> str:
         return _bundle(job, step) if writer is not None else ""
 
-    return loop.Hooks(report=report, save=save, failed=failed, diverged=diverged, stop=stop)
+    return loop.Hooks(report=report, save=save, failed=failed, damaged=damaged, diverged=diverged, stop=stop)
 
 
 def _save_shards(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, writer: Writer | None) -> None:

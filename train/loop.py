@@ -7,7 +7,7 @@ are read while the next one runs.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,6 +28,8 @@ from train.pace import Pacer
 from train.stop import Stopped, StopRequest
 from train.stream.config import StreamState
 from train.stream.loader import Loader
+
+_NO_HASHES = torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,6 +89,8 @@ class Hooks:
     """With the steps done and the state behind them: every so many steps, at the end and when asked to stop."""
     failed: Callable[[], PretrainError | None]
     """What has gone wrong beside the loop; does not wait."""
+    damaged: Callable[[Sequence[int]], None]
+    """With this rank's samples that others stand in for, on all ranks if any has one; where too many are, all stop."""
     diverged: Callable[[int], str]
     """Writes down how to repeat a step that must not be learned from; says where."""
     stop: StopRequest
@@ -94,12 +98,21 @@ class Hooks:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Next:
+    """A batch that all ranks have theirs of."""
+
+    batch: Batch
+    state: StreamState
+    batch_hash: str
+    quarantined: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Done:
     """A step whose numbers are not read yet."""
 
     step: int
-    state: StreamState
-    batch_hash: str
+    found: _Next
     lr: float
     numbers: Late
     pace: Pace
@@ -140,14 +153,13 @@ def train(trainee: Trainee, schedule: Schedule, hooks: Hooks) -> None:
     reader = _Reader(schedule, hooks)
     saved, state = schedule.first_step, None
     for done in range(schedule.first_step + 1, schedule.steps + 1):
-        found = _next(trainee, reader.error or hooks.failed(), stop=hooks.stop.made)
+        found = _next(trainee, hooks, reader.error or hooks.failed())
         if found is None:
             _save(trainee, hooks, reader, saved=saved, done=done - 1, state=state)
             raise Stopped(f"asked to stop: step {done - 1} is saved. The same command with --resume goes on from it.")
-        batch, state, batch_hash = found
-        numbers, rate = _learn(trainee, schedule, batch, state)
-        pace = trainee.pacer.step()
-        reader.add(_Done(step=done, state=state, batch_hash=batch_hash, lr=rate, numbers=numbers, pace=pace))
+        state = found.state
+        numbers, rate = _learn(trainee, schedule, found.batch, state)
+        reader.add(_Done(step=done, found=found, lr=rate, numbers=numbers, pace=trainee.pacer.step()))
         if schedule.saves(done):
             saved = _save(trainee, hooks, reader, saved=saved, done=done, state=state)
 
@@ -182,12 +194,13 @@ class _Reader:
         self._hooks.report(
             Row(
                 step=done.step,
-                samples=done.state.samples_consumed,
+                samples=done.found.state.samples_consumed,
                 loss=loss,
                 parts=numbers,
                 lr=done.lr,
                 grad_norm=norm,
-                batch_hash=done.batch_hash,
+                batch_hash=done.found.batch_hash,
+                quarantined=done.found.quarantined,
                 skipped=skipped,
                 pace=done.pace,
             )
@@ -214,20 +227,26 @@ def _save(trainee: Trainee, hooks: Hooks, reader: _Reader, *, saved: int, done: 
     return done
 
 
-def _next(trainee: Trainee, error: PretrainError | None, *, stop: bool) -> tuple[Batch, StreamState, str] | None:
-    """The next batch, once all ranks have theirs, and the hash of the global batch; None where one is to stop."""
-    hashes_B = torch.zeros(0, dtype=torch.int64)
+def _next(trainee: Trainee, hooks: Hooks, error: PretrainError | None) -> _Next | None:
+    """The next batch, once all ranks have theirs; None where one is to stop."""
+    read, stop = None, hooks.stop.made
     if error is None and not stop:
         try:
             with trainee.pacer.waiting():
-                batch, state = next(trainee.loader)
-            hashes_B = batch.hashes_B
+                read = next(trainee.loader)
         except PretrainError as caught:
             error = caught
-    total, failed, stopped = ranks.exchange(hashes_B, failed=error is not None, stop=stop)
+    hashes_B, damaged = (_NO_HASHES, ()) if read is None else (read[0].hashes_B, read[0].damaged)
+    total, quarantined, failed, stopped = ranks.exchange(
+        hashes_B, damaged=len(damaged), failed=error is not None, stop=stop
+    )
     if failed:
         ranks.fail_together(trainee.accelerator, error)
-    return None if stopped else (batch, state, f"{total:016x}")
+    if stopped or read is None:
+        return None
+    if quarantined:
+        hooks.damaged(damaged)
+    return _Next(batch=read[0], state=read[1], batch_hash=f"{total:016x}", quarantined=quarantined)
 
 
 def _learn(trainee: Trainee, schedule: Schedule, batch: Batch, state: StreamState) -> tuple[Late, float]:

@@ -59,7 +59,9 @@ class Row:
     grad_norm: float
     """Before clipping."""
     batch_hash: str
-    """Hex. Sum of a hash of each (sample id, epoch) of the global batch, in any order."""
+    """Hex. Sum of a hash of each (sample id, epoch) that was learned from, in any order."""
+    quarantined: int
+    """Samples of the global batch that are damaged in the store, and that others stand in for."""
     skipped: bool
     """Not learned from: not finite, or far out of the usual."""
     pace: Pace
@@ -145,6 +147,7 @@ class Board:
             return
         curves = {"loss": row.loss, **{f"loss/{name}": value for name, value in row.parts.items()}}
         curves |= {"lr": row.lr, "grad_norm": row.grad_norm, "skipped": float(row.skipped)}
+        curves["quarantined"] = float(row.quarantined)
         pace = {name: getattr(row.pace, name) for name in Pace.__dataclass_fields__}
         curves |= {f"pace/{name}": value for name, value in pace.items() if value is not None}
         self._try(lambda: self._add(curves, row.step))

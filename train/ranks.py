@@ -146,6 +146,12 @@ def fail_together(accelerator: Accelerator, error: PretrainError | None) -> None
         raise StreamError(f"rank {failed} of {accelerator.num_processes}: {messages[failed]}")
 
 
+def joined(own: Sequence[int]) -> list[int]:
+    """The numbers of all ranks."""
+    everyone: list[int] = gather_object(list(own))
+    return everyone
+
+
 def check_equal(facts: Sequence[object]) -> None:
     """Raise StreamError unless `facts` are the same on all ranks."""
     everyone: list[str] = gather_object([repr(tuple(facts))])
@@ -157,21 +163,25 @@ def check_equal(facts: Sequence[object]) -> None:
         )
 
 
-def exchange(hashes_B: Tensor, *, failed: bool, stop: bool) -> tuple[int, bool, bool]:
-    """The sum modulo 2^64 of all ranks' hashes, and whether any rank failed or is to stop, in one exchange of hosts.
+def exchange(hashes_B: Tensor, *, damaged: int, failed: bool, stop: bool) -> tuple[int, int, bool, bool]:
+    """All ranks' hashes and damaged samples, and whether any rank failed or is to stop, in one exchange of hosts.
 
     Args:
         hashes_B: (B,) int64 on the host; ignored where `failed`.
+        damaged: how many damaged samples this rank met.
         failed: whether this rank did.
         stop: whether this rank was asked to.
+
+    Returns:
+        The sum of the hashes modulo 2^64, the sum of `damaged`, and whether any rank `failed`, or is to `stop`.
     """
     own = sum(hashes_B.tolist()) % 2**64
     # Halves: a sum of 32-bit numbers does not overflow int64 at any world size.
-    total = torch.tensor([int(failed), int(stop), own >> _HALF, own % 2**_HALF])
+    total = torch.tensor([damaged, int(failed), int(stop), own >> _HALF, own % 2**_HALF])
     if dist.is_initialized():
         dist.all_reduce(total, group=_hosts())
-    any_failed, any_stop, high, low = total.tolist()
-    return ((high << _HALF) + low) % 2**64, bool(any_failed), bool(any_stop)
+    all_damaged, any_failed, any_stop, high, low = total.tolist()
+    return ((high << _HALF) + low) % 2**64, all_damaged, bool(any_failed), bool(any_stop)
 
 
 @lru_cache(maxsize=1)

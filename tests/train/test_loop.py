@@ -210,9 +210,12 @@ def test_lone_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hashes_of_all_ranks_add_up_without_order() -> None:
     ranks.start("no")
     hashes = torch.tensor([2**63 - 1, -1, 5, -(2**62)])
-    totals = {ranks.exchange(torch.stack(order), failed=False, stop=False) for order in itertools.permutations(hashes)}
-    assert totals == {(sum(hashes.tolist()) % 2**64, False, False)}
-    assert ranks.exchange(torch.zeros(0, dtype=torch.int64), failed=True, stop=True)[1:] == (True, True)
+    totals = {
+        ranks.exchange(torch.stack(order), damaged=3, failed=False, stop=False)
+        for order in itertools.permutations(hashes)
+    }
+    assert totals == {(sum(hashes.tolist()) % 2**64, 3, False, False)}
+    assert ranks.exchange(torch.zeros(0, dtype=torch.int64), damaged=0, failed=True, stop=True)[2:] == (True, True)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

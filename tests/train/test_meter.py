@@ -24,6 +24,7 @@ def row(step: int, **changes: Any) -> Row:
         "lr": 0.1,
         "grad_norm": 2.0,
         "batch_hash": f"{step:016x}",
+        "quarantined": 0,
         "skipped": False,
         "pace": pace(0.5),
     }

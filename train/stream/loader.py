@@ -17,6 +17,7 @@ from typing import Self
 import torch
 
 from train.batch import Batch
+from train.stream import standin
 from train.stream.ahead import Ahead
 from train.stream.config import Share, StreamConfig, StreamState
 from train.stream.device import Device
@@ -24,7 +25,7 @@ from train.stream.lanes import PLAN_VERSION, Ids, Plan
 from train.stream.noise import hash64
 from train.stream.normalise import Constants, constants
 from train.stream.ring import Slot, frames_of, new_slot
-from train.stream.samples import Samples
+from train.stream.samples import Chips, Samples
 from train.stream.transforms import Placement, check_frames, check_size, frame_picks, placements
 
 _TASKS = 4
@@ -37,13 +38,29 @@ class _Pending:
     """A batch that is being read."""
 
     ids: Ids
-    """(B,) sample ids."""
+    """(B,) sample ids of the plan."""
     epochs: Ids
     """(B,) their epochs."""
     slot: Slot
     """Filled by the readers."""
     parts: list[Future[None]]
     """Done when it is filled."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Row:
+    """A row that is to be read."""
+
+    number: int
+    """In the batch."""
+    sample_id: int
+    """Of the plan."""
+    epoch: int
+    """Of the plan."""
+    cut: Placement
+    """Crop and symmetry."""
+    picks: list[int]
+    """Frames of a stack."""
 
 
 class Loader(Iterator[tuple[Batch, StreamState]]):
@@ -129,11 +146,17 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         )
         frames = frames_of(self._samples, self._config)
         picks = frame_picks(self._plan.seed, epochs, ids, stored=self._samples.frames, wanted=frames)
-        slot, rows = self._slot(len(ids)), list(zip(range(len(ids)), ids.tolist(), cuts, picks, strict=True))
+        rows = [
+            _Row(number=number, sample_id=one, epoch=epoch, cut=cut, picks=pick)
+            for number, (one, epoch, cut, pick) in enumerate(
+                zip(ids.tolist(), epochs.tolist(), cuts, picks, strict=True)
+            )
+        ]
+        slot = self._slot(len(ids))
         size = max(1, len(rows) // (_TASKS * self._share.threads))
         pieces = [rows[first : first + size] for first in range(0, len(rows), size)]
-        parts = [self._readers.submit(self._fill, slot, piece) for piece in pieces]
         slot.name(ids, epochs, self._plan.valid(step, self._share.rank, self._share.world_size))
+        parts = [self._readers.submit(self._fill, slot, piece) for piece in pieces]
         return _Pending(ids=ids, epochs=epochs, slot=slot, parts=parts)
 
     def _slot(self, rows: int) -> Slot:
@@ -142,21 +165,28 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         pinned = torch.device(self._share.device).type == "cuda"
         return new_slot(self._samples, self._config, rows=rows, pinned=pinned)
 
-    def _fill(self, slot: Slot, rows: list[tuple[int, int, Placement, list[int]]]) -> None:
-        for row, sample_id, cut, picks in rows:
-            slot.fill(row, self._samples.read(sample_id), cut, picks)
+    def _fill(self, slot: Slot, rows: list[_Row]) -> None:
+        for row in rows:
+            sample_id, chips = self._read(row)
+            slot.fill(row.number, chips, row.cut, row.picks, sample_id=sample_id)
+
+    def _read(self, row: _Row) -> tuple[int, Chips]:
+        if self._share.on_corrupt == "stop":
+            return row.sample_id, self._samples.read(row.sample_id)
+        return standin.read(self._samples, row.sample_id, seed=self._plan.seed, epoch=row.epoch)
 
     def _batch(self, done: _Pending) -> Batch:
-        made = self._device.take(done.slot, self._config, self._constants)
+        made, taken = self._device.take(done.slot, self._config, self._constants), done.slot.taken()
         self._slots.append(done.slot)
         return Batch(
             images={name: made[name] for name in done.slot.images},
             dates_BT3=made.get("dates"),
-            keys=self._samples.keys(done.ids),
-            hashes_B=hash64(0, torch.from_numpy(done.epochs), torch.from_numpy(done.ids), purpose="batch"),
+            keys=self._samples.keys(taken),
+            hashes_B=hash64(0, torch.from_numpy(done.epochs), torch.from_numpy(taken), purpose="batch"),
             sample_ids_B=made["ids"],
             epochs_B=made["epochs"],
             valid_B=made["valid"],
+            damaged=tuple(done.ids[taken != done.ids].tolist()),
         )
 
 

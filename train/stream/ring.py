@@ -47,7 +47,7 @@ class Slot:
 
     def __post_init__(self) -> None:
         """Look at the tensors as arrays."""
-        self._arrays = {name: image.numpy() for name, image in {**self.images, "sizes": self.sizes_B2}.items()}
+        self._arrays = {name: image.numpy() for name, image in self._tensors().items()}
 
     def free(self) -> "Slot":
         """This slot, once it may be filled again."""
@@ -61,13 +61,21 @@ class Slot:
         facts = {"ids": self.ids_B, "epochs": self.epochs_B, "valid": self.valid_B}
         return facts if self.dates_BT3 is None else {**facts, "dates": self.dates_BT3}
 
+    def _tensors(self) -> dict[str, Tensor]:
+        return {**self.images, "sizes": self.sizes_B2, "ids": self.ids_B}
+
     def name(self, ids: Ids, epochs: Ids, valid: NDArray[np.bool_]) -> None:
         """Say whose rows these are: (B,) each."""
         for tensor, values in ((self.ids_B, ids), (self.epochs_B, epochs), (self.valid_B, valid)):
             tensor.copy_(torch.from_numpy(values))
 
-    def fill(self, row: int, chips: Chips, cut: Placement, picks: Sequence[int]) -> None:
+    def taken(self) -> Ids:
+        """The sample ids, (B,), which stay when the slot is filled again."""
+        return self._arrays["ids"].copy()
+
+    def fill(self, row: int, chips: Chips, cut: Placement, picks: Sequence[int], *, sample_id: int) -> None:
         """Put one sample into its row."""
+        self._arrays["ids"][row] = sample_id
         for name in self.images:
             chip = chips.images[name] if self.dates_BT3 is None else chips.images[name][list(picks)]
             image = turn(crop(chip, cut), cut)

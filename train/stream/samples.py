@@ -142,6 +142,11 @@ class Samples:
         images = {name: self._decode(name, data[name], key) for name in self.sensors}
         return Chips(images=images, meta=self._meta(data, key), label=self._label(data, key))
 
+    def place(self, sample_id: int) -> tuple[str, int]:
+        """Shard of a sample, and the first of its bytes that are read."""
+        start = min(places.span(sample_id)[0] for places in self.places.values())
+        return self._shard(sample_id), start
+
     def _shard(self, sample_id: int) -> str:
         return self.shards[int(self.shard_N[sample_id])]
 
@@ -150,9 +155,9 @@ class Samples:
         self.source.forget(self._shard(sample_id))
         data = self._fetch(sample_id)
         if data is None:
-            start = min(places.span(sample_id)[0] for places in self.places.values())
+            shard, start = self.place(sample_id)
             raise CorruptShard(
-                f"{self.key(sample_id)} at byte {start} of {self.store.url}/{self._shard(sample_id)} is missing or "
+                f"{self.key(sample_id)} at byte {start} of {self.store.url}/{shard} is missing or "
                 "not what the index promises. Copy that shard again, or make the data set again."
             )
         return data
