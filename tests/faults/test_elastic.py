@@ -128,3 +128,37 @@ def test_sigterm_ends_the_command_with_its_code(data: Path, tmp_path: Path) -> N
     assert "Traceback" not in told
     last = max(checkpoint.steps(Store.at(str(out))))
     assert [row["step"] for row in read_rows(Store.at(str(out)))] == list(range(1, last + 1))
+
+
+def _saved(out: Path) -> int:
+    """The last step that is committed; 0 where none is."""
+    return max((int(path.parent.name.partition("-")[2]) for path in out.glob("step-*/COMMIT.json")), default=0)
+
+
+def _killed_at(command: list[str], out: Path, step: int) -> int:
+    """Run `command` until `step` is saved, and kill all of it; the step that a resume goes on from."""
+    assert harness.run_and_kill(*command, when=lambda: _saved(out) >= step), "it ended before it was killed"
+    harness.wait_for_end(out)
+    return checkpoint.latest(Store.at(str(out)), lambda _: None).step
+
+
+@pytest.mark.timeout(280)
+def test_killed_on_two_ranks_then_on_one_and_ended_on_three(data: Path, tmp_path: Path) -> None:
+    """25 samples in batches of 12: an epoch ends within three steps, hence while each number of ranks runs."""
+    calm, stormy, steps = tmp_path / "calm", tmp_path / "stormy", 18
+    more = ["--batch", "12", "--steps", str(steps), "--checkpoint-every", "1"]
+    ranks = lambda count: [*harness.LAUNCH, "--num_processes", str(count)]  # noqa: E731
+    command = [*_command(data, stormy), *more]
+    two = _killed_at([*ranks(2), *command], stormy, 3)
+    one = _killed_at(command, stormy, two + 3)
+    assert 25 <= two * 12 < one * 12 - 25
+    assert one < steps - 3
+    told = harness.run(*ranks(3), *command, timeout_s=150).stderr.split()
+    assert told[told.index("ranks") + 1] == "3"
+    assert told[told.index("done_steps") + 1] == str(one)
+    harness.run(*_command(data, calm), *more)
+    found, wanted = (read_rows(Store.at(str(out))) for out in (stormy, calm))
+    assert [row["step"] for row in wanted] == list(range(1, steps + 1))
+    for name in ("step", "samples", "batch_hash", "lr"):
+        assert [row[name] for row in found] == [row[name] for row in wanted]
+    assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in wanted], rel=1e-5)
