@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from flaky_server import serving
 from tiny_pairs import make_sample, write_pairs
 from tiny_run import RUN, Failing, Killed, train
 
@@ -134,12 +135,14 @@ def test_where_everything_is_damaged_the_sample_itself_is_told(tmp_path: Path) -
         next(loader)
 
 
-def run(data: Store, out: Path, said: list[str], *, dies: int | None = None, resume: bool = False) -> Store:
+def run(
+    data: Store | str, out: Path, said: list[str], *, dies: int | None = None, resume: bool = False, **more: object
+) -> Store:
     """A run of seven steps, saved at each, killed at its step `dies`."""
     make: Callable = (lambda: CromaObjective(RUN.model, seed=0)) if dies is None else (lambda: Failing(dies))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Reporter, "say", lambda _, text: said.append(text))
-        train(data, str(out), LONGER, make=make, resume=resume, on_corrupt="quarantine")
+        train(data, str(out), LONGER, make=make, resume=resume, on_corrupt="quarantine", **more)
     return Store.at(str(out))
 
 
@@ -179,6 +182,17 @@ def test_rows_count_them_and_the_hash_is_of_what_was_learned_from(sound: Store, 
     differs = [a["batch_hash"] != b["batch_hash"] for a, b in zip(was, now, strict=True)]
     assert differs == [count > 0 for count in counts]
     assert not Store.at(str(tmp_path / "0")).exists(FILE_NAME)
+
+
+@pytest.mark.slow
+def test_behind_a_server_and_a_cache_it_is_the_same(damaged: Store, tmp_path: Path) -> None:
+    wanted = run(damaged, tmp_path / "folder", [])
+    with serving(Path(damaged.path(""))) as (url, _), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipeline.store._pause_s", lambda attempt: 0.0)
+        found = run(url, tmp_path / "server", [], cache=str(tmp_path), cache_gb=1.0)
+    assert [steady(row) for row in read_rows(found)] == [steady(row) for row in read_rows(wanted)]
+    assert found.read(FILE_NAME) == wanted.read(FILE_NAME)
+    assert max(row["pace"]["cache_hit_share"] for row in read_rows(found)) > 0
 
 
 @pytest.mark.slow
