@@ -56,6 +56,8 @@ def measure(recipe: str, asked: argparse.Namespace) -> list[dict[str, Any]]:
     if device.type == "cuda":
         ways["flex"] = flexible(torch.compile(flex_attention, dynamic=False), yx_BL2, slopes_N)
     exact = explicit_attention(*(x.double() for x in qkv), bias=None if bias is None else bias.double())
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=asked.precision == "bf16")
+    ways = {name: autocast(way) for name, way in ways.items()}
     actions = {name: lambda way=way: way(*qkv, bias=bias).sum().backward() for name, way in ways.items()}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(asked.steps + 1):

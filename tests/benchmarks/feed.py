@@ -75,7 +75,7 @@ def row(asked: argparse.Namespace, folder: str, threads: int, compiled: bool) ->
     make: Callable[[], Any] = lambda: CromaObjective(recipe.model, seed=0)  # noqa: E731 - a name for its type
     options = Options(data=f"{folder}/data", out=out, checkpoint_every=10**6, threads=threads, compile=compiled)
     fit(recipe, options, objective=make)
-    paces = [line["pace"] for line in read_rows(Store.at(out))[asked.steps // 2 : -1]]
+    paces = [line["pace"] for line in read_rows(Store.at(out))[asked.steps // 2 :]]
     told = {name: [pace[name] for pace in paces] for name in TOLD}
     return {
         "recipe": asked.recipe,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import attention, machine, optimizer, step, stream
+from benchmarks import attention, feed, machine, optimizer, step, stream
 from torch.nn.attention.flex_attention import flex_attention
 
 from train.models.blocks import explicit_attention
@@ -65,6 +65,12 @@ def test_ways_of_adamw_are_measured(told: Callable[..., list[dict[str, Any]]]) -
 
 
 @pytest.mark.slow
+def test_training_from_shards_is_measured(told: Callable[..., list[dict[str, Any]]]) -> None:
+    (row,) = told(feed, "--batch", "4", "--chip-px", "120", "--samples", "64", "--threads", "1")
+    assert 0 <= row["data_wait_share"] <= 1
+    assert (row["mfu"], row["readers"]) == (None, 1)
+
+
 def test_readers_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     tiny = ["--peers", "--json", "--steps", "1", "--samples", "8", "--chip-px", "8", "--batch", "4", "--workers", "1"]
     monkeypatch.setattr(sys, "argv", ["", *tiny])
