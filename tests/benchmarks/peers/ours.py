@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,8 @@ from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.store import Store
 from train import ranks
 from train.stream import device as device_module
+from train.stream.cache import CachedShards
+from train.stream.cachedir import CacheFolder
 from train.stream.config import Share, StreamConfig
 from train.stream.device import on_device as device_step
 from train.stream.lanes import LanePlan, default_lanes
@@ -27,6 +30,7 @@ from train.stream.loader import Loader
 from train.stream.samples import open_samples
 from train.stream.transforms import Augment
 
+OBJECT_BYTES = 64_000_000
 PLAN = {"samples": 100_000_000, "shards": 10_000, "lanes": 1_000, "batch": 8_000, "world": 8}
 
 
@@ -86,16 +90,28 @@ def plan(_: Asked) -> dict[str, Any]:
     return {**PLAN, "s": round(time.perf_counter() - start, 3), "MB": round((peak_bytes(cpu) - before) / 1e6, 1)}
 
 
-def ours_object(store: Store, name: str) -> int:
-    """Fetch a whole object the way that the loader does; its bytes."""
-    return len(store.read(name))
-
-
 def objects(asked: Asked) -> dict[str, list[float]]:
-    """Fetch what `fill` has written."""
+    """Fetch what `fill` has written the way that the loader does: in ranges, into files."""
     store = Store.at(f"s3://{asked.data}")
-    names = [f"object-{number}" for number in range(asked.batch)]
-    return measured(lambda name: ours_object(store, name), names, threads=asked.workers, rounds=asked.epochs)
+    shards = {f"object-{number}": (f"object-{number}", OBJECT_BYTES) for number in range(asked.batch)}
+    with tempfile.TemporaryDirectory(prefix="objects-") as temp:
+        folder = CacheFolder(path=Path(temp), limit=2 * len(shards) * OBJECT_BYTES)
+        source = CachedShards(store, shards, folder, say=sys.stderr.write)
+        found = measured(lambda _: fetched(source, list(shards)), ["all"], threads=1, rounds=asked.epochs)
+        source.close()
+    return found
+
+
+def fetched(source: CachedShards, names: list[str]) -> int:
+    """Bring all objects here, and forget them; their bytes."""
+    source.want(names)
+    while source._coming:
+        time.sleep(0.002)
+    size = sum(len(source._files[name].read([(0, OBJECT_BYTES)])[0]) for name in names[:1]) * len(names)
+    source.want([])
+    for name in names:
+        source.forget(name)
+    return size
 
 
 def fill(asked: Asked) -> None:
@@ -103,7 +119,7 @@ def fill(asked: Asked) -> None:
     store = Store.at(f"s3://{asked.data}")
     store.fs.mkdir(asked.data)
     for number in range(asked.batch):
-        store.publish(f"object-{number}", os.urandom(64_000_000))
+        store.publish(f"object-{number}", os.urandom(OBJECT_BYTES))
 
 
 def clear(asked: Asked) -> None:
