@@ -26,6 +26,13 @@ class Traffic:
             self.bytes_read += size
             self.requests += 1
 
+    def add(self, *, bytes_read: int, requests: int, retries: int) -> None:
+        """Count what another process read."""
+        with self._lock:
+            self.bytes_read += bytes_read
+            self.requests += requests
+            self.retries += retries
+
     def retried(self) -> None:
         """Count a failure."""
         with self._lock:

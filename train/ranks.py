@@ -4,8 +4,6 @@ Why: a rank that raises alone leaves the others waiting in a collective until th
 top of the one message that matters.
 """
 
-import contextlib
-import ctypes
 import os
 import threading
 import time
@@ -22,16 +20,13 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import PretrainError, StreamError, UsageError
+from train.stream.heap import keep_freed_memory
 
 T = TypeVar("T")
 _HALF = 32
 _WATCH_S = 0.2
 _NEW_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Set to 1, torchrun opens a new store for each restart."""
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
-"""Of glibc's malloc.h."""
-_KEPT_BLOCK, _KEPT_TOTAL = 32 << 20, 256 << 20
-"""Bytes. The largest blocks that are kept (glibc allows no more), and how many at the end of the heap."""
 
 
 def start(precision: str) -> Accelerator:
@@ -48,7 +43,7 @@ def start(precision: str) -> Accelerator:
             "accelerate launch was asked for several processes but starts one alone: `--cpu` and MULTI_CPU need MPI. "
             "Use --config_file infra/accelerate/cpu-two-ranks.yaml."
         )
-    _keep_freed_memory()
+    keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // on_this_machine()))
     if "TORCHELASTIC_RUN_ID" in os.environ:
@@ -83,18 +78,6 @@ def _join_again(backend: str) -> None:
 def on_this_machine() -> int:
     """Ranks of this run that share this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-
-
-def _keep_freed_memory() -> None:
-    """Let the C library keep what was freed: batches and activations are given back and asked for again at every step.
-
-    By default glibc returns such blocks to the system, and each is paid for in page faults when it comes back: reading
-    takes twice the time, and a training step a tenth more (measured on two cores).
-    """
-    with contextlib.suppress(OSError, AttributeError):  # another C library
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_THRESHOLD, _KEPT_BLOCK)
-        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_TOTAL)
 
 
 def _leave_with(launcher: int) -> None:

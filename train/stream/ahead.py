@@ -1,7 +1,7 @@
 """Which shards a rank reads from now and next: what is told to a source that fetches them ahead of need."""
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from itertools import chain
 
 from train.stream.config import Share
@@ -15,9 +15,10 @@ _LOOKS = 16
 class Ahead:
     """Looks as far ahead as a window of each lane lasts: while one is read, the next one comes."""
 
-    def __init__(self, samples: Samples, plan: Plan, share: Share) -> None:
-        """Nothing is asked for yet."""
-        self._source, self._plan, self._share = samples.source, plan, share
+    def __init__(self, samples: Samples, plan: Plan, share: Share, want: Callable[[Iterable[str]], None]) -> None:
+        """Nothing is asked for yet; `want` is who will be told."""
+        self._want, self._plan, self._share = want, plan, share
+        self._matters = samples.source.reads_ahead
         self._names = samples.shards
         self._stride = max(1, self.steps(samples, plan) // _LOOKS)
         self._looks: deque[tuple[int, list[int]]] = deque()
@@ -30,8 +31,8 @@ class Ahead:
         return max(1, int(min(window, samples.samples) / plan.global_batch))
 
     def tell(self, step: int) -> None:
-        """Tell the source what is read from `step` on."""
-        if not self._source.reads_ahead:
+        """Tell what is read from `step` on, where the source does anything about it."""
+        if not self._matters:
             return
         last = self._looks[-1][0] if self._looks else None
         first = step if last is None else last + self._stride
@@ -42,7 +43,7 @@ class Ahead:
             self._looks.popleft()
             gone += 1
         if gone or new:
-            self._source.want(self._names[number] for number in dict.fromkeys(self._numbers()))
+            self._want(self._names[number] for number in dict.fromkeys(self._numbers()))
 
     def _numbers(self) -> Iterable[int]:
         return chain.from_iterable(shards for _, shards in self._looks)

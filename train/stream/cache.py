@@ -15,6 +15,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from threading import Lock
 from typing import Any, ClassVar
@@ -55,7 +56,7 @@ class CachedShards:
             folder: where they are kept.
             say: told once when the cache cannot be used as it is meant.
         """
-        self._store, self._shards, self._folder, self._say = store, shards, folder, say
+        self._store, self._shards, self._folder, self.say = store, shards, folder, say
         self._ranges = Ranges(store)
         self._wanted: dict[str, None] = {}
         self._files: dict[str, OpenFile] = {}
@@ -67,6 +68,10 @@ class CachedShards:
         self.counts = CacheCounts()
         self._fetchers = ThreadPoolExecutor(SHARDS_AT_ONCE, thread_name_prefix="shards")
         self._requests = ThreadPoolExecutor(PARTS_AT_ONCE, thread_name_prefix="ranges")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """In another process it begins anew, on the same folder, and says nothing until told to whom."""
+        return partial(CachedShards, say=_unheard), (self._store, dict(self._shards), self._folder)
 
     def read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
         """As the protocol says."""
@@ -165,7 +170,11 @@ class CachedShards:
     def _tell(self, text: str) -> None:
         if not self._said:
             self._said = True
-            self._say(text)
+            self.say(text)
+
+
+def _unheard(text: str) -> None:
+    """Say nothing."""
 
 
 def cache_folder(path: str | None, limit_gb: float | None) -> CacheFolder | None:

@@ -80,7 +80,9 @@ class Share:
     device: torch.device | str = "cpu"
     """Where batches are put, normalised and resized."""
     threads: int = 4
-    """Readers."""
+    """Readers, in each process that reads."""
+    processes: int = 0
+    """That read beside this one; 0: this one does."""
     prefetch: int = 2
     """Batches that are read ahead."""
     on_corrupt: OnCorrupt = "stop"

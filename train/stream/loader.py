@@ -9,7 +9,7 @@ Axes: B batch, C bands, H W pixels.
 
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -17,20 +17,18 @@ from typing import Self
 import torch
 
 from train.batch import Batch
-from train.stream import standin
 from train.stream.ahead import Ahead
 from train.stream.config import Share, StreamConfig, StreamState
 from train.stream.device import Device
 from train.stream.lanes import PLAN_VERSION, Ids, Plan
 from train.stream.noise import hash64
 from train.stream.normalise import Constants, constants
-from train.stream.ring import Slot, frames_of, new_slot
-from train.stream.samples import Chips, Samples
-from train.stream.transforms import Placement, check_frames, check_size, frame_picks, placements
-
-_TASKS = 4
-"""Pieces of a batch for each reader: few, since each costs a lock, but more than one, since they end at different
-times."""
+from train.stream.processes import Processes
+from train.stream.readers import Readers, Threads
+from train.stream.ring import Slot
+from train.stream.rows import Filler, rows_of
+from train.stream.samples import Samples
+from train.stream.transforms import check_frames, check_size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -45,22 +43,6 @@ class _Pending:
     """Filled by the readers."""
     parts: list[Future[None]]
     """Done when it is filled."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """A row that is to be read."""
-
-    number: int
-    """In the batch."""
-    sample_id: int
-    """Of the plan."""
-    epoch: int
-    """Of the plan."""
-    cut: Placement
-    """Crop and symmetry."""
-    picks: list[int]
-    """Frames of a stack."""
 
 
 class Loader(Iterator[tuple[Batch, StreamState]]):
@@ -82,8 +64,9 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         self._pending: deque[_Pending] = deque()
         self._slots: list[Slot] = []
         self._device = Device(share.device)
-        self._ahead = Ahead(samples, plan, share)
-        self._readers = ThreadPoolExecutor(share.threads, thread_name_prefix="samples")
+        filler = Filler(samples=samples, seed=plan.seed, on_corrupt=share.on_corrupt)
+        self._readers: Readers = (Processes if share.processes else Threads)(filler, config, share)
+        self._ahead = Ahead(samples, plan, share, self._readers.want)
 
     def __next__(self) -> tuple[Batch, StreamState]:
         """The next batch and the state behind it.
@@ -92,6 +75,7 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
             StopIteration: the plan has ended.
             CorruptShard: a sample's bytes are damaged.
             SourceError: the store kept failing.
+            StreamError: a process that reads has ended.
         """
         self._read_ahead()
         if not self._pending:
@@ -108,13 +92,12 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        """End the threads."""
+        """End the readers."""
         self.close()
 
     def close(self) -> None:
-        """End the threads; reads that have not begun are dropped."""
-        self._readers.shutdown(wait=True, cancel_futures=True)
-        self._samples.source.close()
+        """End the readers; what has not begun is dropped."""
+        self._readers.close()
 
     def _state(self) -> StreamState:
         return StreamState(
@@ -136,44 +119,10 @@ class Loader(Iterator[tuple[Batch, StreamState]]):
 
     def _start(self, step: int) -> _Pending:
         ids, epochs = self._plan.batch(step, self._share.rank, self._share.world_size)
-        cuts = placements(
-            self._plan.seed,
-            epochs,
-            ids,
-            chip_px=self._samples.known.chip_px,
-            image_px=self._config.image_px,
-            augment=self._config.augment,
-        )
-        frames = frames_of(self._samples, self._config)
-        picks = frame_picks(self._plan.seed, epochs, ids, stored=self._samples.frames, wanted=frames)
-        rows = [
-            _Row(number=number, sample_id=one, epoch=epoch, cut=cut, picks=pick)
-            for number, (one, epoch, cut, pick) in enumerate(
-                zip(ids.tolist(), epochs.tolist(), cuts, picks, strict=True)
-            )
-        ]
-        slot = self._slot(len(ids))
-        size = max(1, len(rows) // (_TASKS * self._share.threads))
-        pieces = [rows[first : first + size] for first in range(0, len(rows), size)]
+        rows = rows_of(self._samples, self._config, seed=self._plan.seed, ids=ids, epochs=epochs)
+        slot = self._slots.pop().free() if self._slots else self._readers.slot(len(ids))
         slot.name(ids, epochs, self._plan.valid(step, self._share.rank, self._share.world_size))
-        parts = [self._readers.submit(self._fill, slot, piece) for piece in pieces]
-        return _Pending(ids=ids, epochs=epochs, slot=slot, parts=parts)
-
-    def _slot(self, rows: int) -> Slot:
-        if self._slots:
-            return self._slots.pop().free()
-        pinned = torch.device(self._share.device).type == "cuda"
-        return new_slot(self._samples, self._config, rows=rows, pinned=pinned)
-
-    def _fill(self, slot: Slot, rows: list[_Row]) -> None:
-        for row in rows:
-            sample_id, chips = self._read(row)
-            slot.fill(row.number, chips, row.cut, row.picks, sample_id=sample_id)
-
-    def _read(self, row: _Row) -> tuple[int, Chips]:
-        if self._share.on_corrupt == "stop":
-            return row.sample_id, self._samples.read(row.sample_id)
-        return standin.read(self._samples, row.sample_id, seed=self._plan.seed, epoch=row.epoch)
+        return _Pending(ids=ids, epochs=epochs, slot=slot, parts=self._readers.fill(slot, rows))
 
     def _batch(self, done: _Pending) -> Batch:
         made, taken = self._device.take(done.slot, self._config, self._constants), done.slot.taken()

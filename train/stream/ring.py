@@ -8,7 +8,7 @@ Axes: B batch, T frames, C bands, H W pixels.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -22,6 +22,15 @@ from train.stream.samples import Chips, Samples
 from train.stream.transforms import Placement, crop, turn
 
 _DTYPES = {"s1": torch.float32, "s2": torch.uint16}
+
+
+class Room(NamedTuple):
+    """What a tensor takes."""
+
+    shape: tuple[int, ...]
+    """Its own."""
+    dtype: torch.dtype = torch.int64
+    """Its own."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -40,6 +49,8 @@ class Slot:
     """int64, theirs."""
     valid_B: Tensor
     """bool, which rows count."""
+    number: int = 0
+    """Among those of its readers."""
     used: torch.cuda.Event | None = field(default=None)
     """Passed once a GPU has copied what was in here."""
     _arrays: Mapping[str, NDArray[Any]] = field(init=False)
@@ -95,20 +106,30 @@ def new_slot(samples: Samples, config: StreamConfig, *, rows: int, pinned: bool)
         rows: B.
         pinned: page-locked, for a GPU.
     """
+    rooms = rooms_of(samples, config, rows=rows)
+    return slot_in({name: torch.zeros(room.shape, dtype=room.dtype, pin_memory=pinned) for name, room in rooms.items()})
+
+
+def rooms_of(samples: Samples, config: StreamConfig, *, rows: int) -> dict[str, Room]:
+    """What a slot of `rows` samples consists of."""
     side, frames = config.augment.largest_px(samples.known.chip_px, config.image_px), frames_of(samples, config)
     lead = (rows,) if frames is None else (rows, frames)
-    shapes = {name: (*lead, len(bands), side, side) for name, bands in config.bands.items()}
+    rooms = {name: Room((*lead, len(bands), side, side), _DTYPES[name]) for name, bands in config.bands.items()}
+    rooms |= {"sizes": Room((rows, 2)), "ids": Room((rows,)), "epochs": Room((rows,))}
+    rooms |= {"valid": Room((rows,), torch.bool)}
+    return rooms if frames is None else {**rooms, "dates": Room((rows, frames, 3))}
 
-    def room(*shape: int, dtype: torch.dtype = torch.int64) -> Tensor:
-        return torch.zeros(shape, dtype=dtype, pin_memory=pinned)
 
+def slot_in(tensors: Mapping[str, Tensor], *, number: int = 0) -> Slot:
+    """The slot whose parts are these."""
     return Slot(
-        images={name: room(*shape, dtype=_DTYPES[name]) for name, shape in shapes.items()},
-        sizes_B2=room(rows, 2),
-        dates_BT3=None if frames is None else room(rows, frames, 3),
-        ids_B=room(rows),
-        epochs_B=room(rows),
-        valid_B=room(rows, dtype=torch.bool),
+        number=number,
+        images={name: tensor for name, tensor in tensors.items() if name in _DTYPES},
+        sizes_B2=tensors["sizes"],
+        dates_BT3=tensors.get("dates"),
+        ids_B=tensors["ids"],
+        epochs_B=tensors["epochs"],
+        valid_B=tensors["valid"],
     )
 
 

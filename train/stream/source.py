@@ -96,6 +96,10 @@ class Files:
         self._open: OrderedDict[str, OpenFile] = OrderedDict()
         self._lock = Lock()
 
+    def __reduce__(self) -> tuple[type["Files"], tuple[Store]]:
+        """In another process they are opened anew."""
+        return Files, (self._store,)
+
     def read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
         """As the protocol says."""
         return self._store.attempt(lambda: self._file(shard).read(spans), shard)
@@ -131,6 +135,10 @@ class Everywhere:
         """`store` is the data set's."""
         self._store = store
         self._of: dict[str, Source] = {}
+
+    def __reduce__(self) -> tuple[type["Everywhere"], tuple[Store]]:
+        """In another process it begins anew."""
+        return Everywhere, (self._store,)
 
     def read(self, shard: str, spans: Sequence[Span]) -> list[bytes]:
         """As the protocol says."""

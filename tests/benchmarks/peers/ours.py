@@ -19,12 +19,12 @@ from meter import Asked, Batch, serve
 
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.store import Store
-from train import ranks
 from train.stream import device as device_module
 from train.stream.cache import CachedShards
 from train.stream.cachedir import CacheFolder
 from train.stream.config import Share, StreamConfig
 from train.stream.device import on_device as device_step
+from train.stream.heap import keep_freed_memory
 from train.stream.lanes import LanePlan, default_lanes
 from train.stream.loader import Loader
 from train.stream.samples import open_samples
@@ -48,7 +48,7 @@ def ours(asked: Asked, *, consumed: int = 0) -> Loader:
     lanes = default_lanes(config.global_batch, samples.samples)
     plan = LanePlan(shard_sizes=samples.shard_sizes, lanes=lanes, global_batch=config.global_batch, seed=7)
     share = Share(rank=asked.rank, world_size=asked.world, threads=max(1, asked.workers))
-    ranks._keep_freed_memory()
+    keep_freed_memory()
     device_module.on_device = device_step if asked.variant == "normalised" else lambda slot, *_: dict(slot.images)
     return Loader(samples, plan, config, share=share, samples_consumed=consumed)
 
