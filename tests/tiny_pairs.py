@@ -66,9 +66,20 @@ def make_stack(number: int, chip_px: int, *, frames: int = 4) -> StackSample:
     return StackSample(key=f"stack-{number:03d}", s2=s2, mask=mask, meta=meta)
 
 
-def write_pairs(url: str, *, chip_px: int = 24, codec: Codec = "b2", shards: tuple = SHARDS) -> Store:
-    """A finished data set at `url`; sample i of `train` is `make_sample(i)`, those of `val` begin at 900."""
-    return _write(url, lambda number: make_sample(number, chip_px), codec=codec, shards=shards)
+def write_pairs(
+    url: str, *, chip_px: int = 24, codec: Codec = "b2", shards: tuple = SHARDS, classes: int | None = None
+) -> Store:
+    """A finished data set at `url`; sample i of `train` is `make_sample(i)`, those of `val` begin at 900.
+
+    With `classes`, all pixels of sample i are of class `i % classes`, 0 being the unknown one.
+    """
+
+    def make(number: int) -> PairSample:
+        sample = make_sample(number, chip_px)
+        label = None if classes is None else np.full((chip_px, chip_px), number % classes, np.uint8)
+        return dataclasses.replace(sample, label=label)
+
+    return _write(url, make, codec=codec, shards=shards)
 
 
 def write_stacks(url: str, *, chip_px: int = 24, codec: Codec = "b2", shards: tuple = SHARDS) -> Store:

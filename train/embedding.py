@@ -21,6 +21,7 @@ from pipeline.shard import pack
 from pipeline.store import Store
 from train.features import Encoder, Pooling, Sensor, check
 from train.models.containers import File
+from train.probes.labels import majority
 from train.stream.samples import Chips, Samples, open_samples
 from train.stream.sequence import Part, Reading, parts
 
@@ -127,13 +128,6 @@ def _row(samples: Samples, sample_id: int, chips: Chips, split: str) -> dict[str
     geometry = struct.pack("<BIdd", 1, 1, known.pop("lon"), known.pop("lat"))
     label = None if chips.label is None else majority(chips.label)
     return {**known, "split": split, "times": times, "classes": classes, "label": label, "geometry": geometry}
-
-
-def majority(label: NDArray[np.uint8]) -> int | None:
-    """The most frequent known class of a chip; None where all of it is unknown (0)."""
-    counts = np.bincount(label.ravel(), minlength=1)
-    counts[0] = 0
-    return int(counts.argmax()) if counts.any() else None
 
 
 def _parquet(rows: list[dict[str, Any]], facts: Mapping[str, Any]) -> bytes:

@@ -78,6 +78,15 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         help="what a sample does whose bytes are damaged in the store: stop the run (the default), or let another one "
         "stand in its place, counted in each row and listed in OUT/quarantine.jsonl; over 1 %% of them stop it, too",
     )
+    flags.add_argument(
+        "--probe-every",
+        type=int,
+        metavar="STEPS",
+        help="probe the model on the val split every so many steps, and at the end (never): OUT/probes.jsonl",
+    )
+    flags.add_argument(
+        "--probe-samples", type=int, default=2048, metavar="N", help="samples that probes look at, at most (2048)"
+    )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     return flags
 

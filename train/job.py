@@ -20,7 +20,7 @@ from train import flops, loop, ranks, resume, sharded_checkpoint
 from train.checkpoint import STATE_NAME, Checkpoint, folder, prune, state_bytes
 from train.fence import claim
 from train.guard import Guard, guard_file
-from train.meter import Meter, Row
+from train.meter import Meter, Probed, Row
 from train.models import weights
 from train.models.croma import CromaConfig
 from train.objective import Objective
@@ -39,6 +39,7 @@ from train.stream.lanes import LanePlan, default_lanes
 from train.stream.loader import Loader, stretches
 from train.stream.samples import Samples, open_samples
 from train.stream.transforms import check_frames, check_size
+from train.validation import Validation, open_validation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,10 +76,15 @@ class Options:
     """What a sample does whose bytes are damaged in the store."""
     init: str | None = None
     """URL of weights of any published layout to begin with; not looked at when a checkpoint is there."""
+    probe_every: int | None = None
+    """Steps. The model is probed on the validation split every so many, and at the end; None: never."""
+    probe_samples: int = 2048
+    """Samples of a split that probes look at, at most."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
-        for name in ("checkpoint_every", "keep", "keep_every", "micro_batch", "threads"):
+        counts = ("checkpoint_every", "keep", "keep_every", "micro_batch", "threads", "probe_every", "probe_samples")
+        for name in counts:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: use 1 or more.")
@@ -108,6 +114,8 @@ class Job:
     """Their order."""
     first_step: int
     """Steps that are done already."""
+    validation: Validation | None
+    """What probes the model."""
 
 
 def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) -> None:
@@ -175,8 +183,16 @@ def _open(recipe: Run, options: Options, accelerator: Accelerator) -> tuple[Job,
         samples=samples,
         plan=plan,
         first_step=0 if found is None else found.step,
+        validation=_validation(recipe, options, accelerator, reporter),
     )
     return _cached(job), found
+
+
+def _validation(recipe: Run, options: Options, accelerator: Accelerator, reporter: Reporter) -> Validation | None:
+    if options.probe_every is None:
+        return None
+    limit, data = options.probe_samples, Store.at(options.data)
+    return open_validation(recipe, data, accelerator, limit=limit, threads=options.threads, say=reporter.say)
 
 
 def _check_ranks(job: Job) -> None:
@@ -312,6 +328,7 @@ def _schedule(job: Job) -> loop.Schedule:
         checkpoint_every=job.options.checkpoint_every,
         global_batch=job.plan.global_batch,
         optim=job.recipe.optim,
+        probe_every=None if job.validation is None else job.options.probe_every,
     )
 
 
@@ -343,7 +360,21 @@ def _hooks(
     def diverged(step: int) -> str:
         return _bundle(job, step) if writer is not None else ""
 
-    return loop.Hooks(report=report, save=save, failed=failed, damaged=damaged, diverged=diverged, stop=stop)
+    def probe(done: int, state: StreamState) -> None:
+        _probe(job, trainee, done=done, state=state, writer=writer)
+
+    return loop.Hooks(
+        report=report, save=save, failed=failed, damaged=damaged, diverged=diverged, stop=stop, probe=probe
+    )
+
+
+def _probe(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, writer: Writer | None) -> None:
+    """Every rank encodes its share of the validation split; rank 0 writes what is found."""
+    if job.validation is None:
+        return
+    values = job.validation.look(trainee.objective.module.state_dict())
+    found = Probed(step=done, samples=state.samples_consumed, val_samples=job.validation.val_samples, values=values)
+    ranks.together(job.accelerator, lambda: None if writer is None else writer.meter.probed(found))
 
 
 def _save_shards(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, writer: Writer | None) -> None:

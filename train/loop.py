@@ -46,6 +46,8 @@ class Schedule:
     """Samples of a step over all ranks."""
     optim: OptimConfig
     """Rate, clipping and skipping."""
+    probe_every: int | None = None
+    """Steps; None: never."""
 
     def lr(self, samples: int) -> float:
         """The rate of the step that ends behind `samples`."""
@@ -55,6 +57,10 @@ class Schedule:
     def saves(self, done: int) -> bool:
         """Whether a checkpoint follows step `done`."""
         return done % self.checkpoint_every == 0 or done == self.steps
+
+    def probes(self, done: int) -> bool:
+        """Whether the model is probed behind step `done`."""
+        return self.probe_every is not None and (done % self.probe_every == 0 or done == self.steps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -95,6 +101,8 @@ class Hooks:
     """Writes down how to repeat a step that must not be learned from; says where."""
     stop: StopRequest
     """Of this rank's process."""
+    probe: Callable[[int, StreamState], None] = lambda *_: None
+    """With the steps done and the state behind them, now and then; before `save`, whose checkpoint vouches for it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -160,6 +168,10 @@ def train(trainee: Trainee, schedule: Schedule, hooks: Hooks) -> None:
         state = found.state
         numbers, rate = _learn(trainee, schedule, found.batch, state)
         reader.add(_Done(step=done, found=found, lr=rate, numbers=numbers, pace=trainee.pacer.step()))
+        if schedule.probes(done):
+            reader.flush()
+            with trainee.pacer.paused():
+                hooks.probe(done, state)
         if schedule.saves(done):
             saved = _save(trainee, hooks, reader, saved=saved, done=done, state=state)
 

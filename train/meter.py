@@ -1,20 +1,21 @@
-"""What a run tells: one JSON line per step (the source of truth) and TensorBoard curves. Rank 0 only.
+"""What a run tells: one JSON line per step (the source of truth), one per probing, and TensorBoard curves. Rank 0 only.
 
 The fields of a row but `TIMING` are deterministic: the rows of a run that was killed and resumed equal those of an
 undisturbed one. Hence rows behind the step that is resumed from are dropped.
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from pipeline import record
-from pipeline.errors import SourceError
 from pipeline.store import Store
+from train import rows
+from train.rows import RowFile
 
 METRICS_NAME = "metrics.jsonl"
+PROBES_NAME = "probes.jsonl"
 BOARD_NAME = "tensorboard"
 TIMING = ("pace",)
 """Fields that no two runs share."""
@@ -73,31 +74,36 @@ def steady(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in TIMING}
 
 
-def read_rows(store: Store) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Probed:
+    """What probes found behind one step; all of it is deterministic."""
+
+    step: int
+    """Steps done, this one included."""
+    samples: int
+    """Samples consumed over all ranks."""
+    val_samples: int
+    """Samples of the validation split that were looked at."""
+    values: Mapping[str, float]
+    """By name of the probe."""
+
+
+def read_rows(store: Store, name: str = METRICS_NAME) -> list[dict[str, Any]]:
     """The rows of a run; a last line that a kill cut short is left out."""
-    try:
-        lines = store.read(METRICS_NAME).decode(errors="replace").splitlines()
-    except FileNotFoundError:
-        return []
-    return [row for line in lines if (row := _parse(line)) is not None]
+    return rows.read(store, name)
 
 
 class Meter:
-    """Writes rows: to a local file as they come, to any other store whole at each `publish`."""
+    """Writes what a run tells: to local files as it comes, to any other store whole at each `publish`."""
 
     def __init__(self, store: Store, *, resumed_step: int, say: Callable[[str], None]) -> None:
         """Drop the rows behind `resumed_step` and go on from there."""
-        kept = [row for row in read_rows(store) if row["step"] <= resumed_step]
-        self._store = store
-        self._lines = [_line(row) for row in kept]
+        self._store, self._resumed = store, resumed_step
+        self._steps = RowFile(store, METRICS_NAME, resumed_step=resumed_step)
+        self._probes = self._probe_file() if store.exists(PROBES_NAME) else None
         self._board = Board(Path(store.path(BOARD_NAME)), resumed_step, say) if store.is_local else None
         if self._board is None:
             say(f"TensorBoard writes to local folders only: {METRICS_NAME} in {store.url} is all there is.")
-        self._file: TextIO | None = None
-        self.publish()
-        if store.is_local:
-            self._lines = []
-            self._file = Path(store.path(METRICS_NAME)).open("a", encoding="utf-8")  # noqa: SIM115 - closed by `close`
 
     def write(self, row: Row) -> None:
         """Add a step.
@@ -105,32 +111,47 @@ class Meter:
         Raises:
             SourceError: the disk is full.
         """
-        line = _line(record.to_json(row))
         if self._board is not None:
-            self._board.write(row)
-        if self._file is None:
-            self._lines.append(line)
-            return
-        try:
-            self._file.write(line)
-            self._file.flush()
-        except OSError as error:
-            raise SourceError(
-                f"{METRICS_NAME} of {self._store.url} failed: {error}. Make room, then resume."
-            ) from error
+            self._board.write(_curves(row), row.step)
+        self._steps.write(record.to_json(row))
+
+    def probed(self, found: Probed) -> None:
+        """Add what probes found.
+
+        Raises:
+            SourceError: the disk is full.
+        """
+        if self._board is not None:
+            self._board.write({f"probe/{name}": value for name, value in found.values.items()}, found.step)
+        self._probes = self._probes or self._probe_file()
+        self._probes.write(record.to_json(found))
 
     def publish(self) -> None:
         """Make all rows so far readable; call it before a checkpoint is committed."""
-        if self._file is None:
-            self._store.publish(METRICS_NAME, "".join(self._lines).encode())
+        for file in self._files:
+            file.publish()
 
     def close(self) -> None:
         """Finish the files."""
-        self.publish()
-        if self._file is not None:
-            self._file.close()
+        for file in self._files:
+            file.close()
         if self._board is not None:
             self._board.close()
+
+    @property
+    def _files(self) -> list[RowFile]:
+        return [self._steps] if self._probes is None else [self._steps, self._probes]
+
+    def _probe_file(self) -> RowFile:
+        return RowFile(self._store, PROBES_NAME, resumed_step=self._resumed)
+
+
+def _curves(row: Row) -> dict[str, float]:
+    curves = {"loss": row.loss, **{f"loss/{name}": value for name, value in row.parts.items()}}
+    curves |= {"lr": row.lr, "grad_norm": row.grad_norm, "skipped": float(row.skipped)}
+    curves["quarantined"] = float(row.quarantined)
+    pace = {name: getattr(row.pace, name) for name in Pace.__dataclass_fields__}
+    return curves | {f"pace/{name}": value for name, value in pace.items() if value is not None}
 
 
 class Board:
@@ -141,16 +162,10 @@ class Board:
         self._writer: Any = None
         self._try(lambda: self._open(folder, resumed_step))
 
-    def write(self, row: Row) -> None:
-        """Add a step to every curve."""
-        if self._writer is None:
-            return
-        curves = {"loss": row.loss, **{f"loss/{name}": value for name, value in row.parts.items()}}
-        curves |= {"lr": row.lr, "grad_norm": row.grad_norm, "skipped": float(row.skipped)}
-        curves["quarantined"] = float(row.quarantined)
-        pace = {name: getattr(row.pace, name) for name in Pace.__dataclass_fields__}
-        curves |= {f"pace/{name}": value for name, value in pace.items() if value is not None}
-        self._try(lambda: self._add(curves, row.step))
+    def write(self, curves: Mapping[str, float], step: int) -> None:
+        """Add a step to some curves."""
+        if self._writer is not None:
+            self._try(lambda: self._add(curves, step))
 
     def close(self) -> None:
         """Finish the file."""
@@ -172,15 +187,3 @@ class Board:
         except Exception as error:  # noqa: BLE001 - whatever it is, curves are not worth a run
             self._writer = None
             self._say(f"TensorBoard failed and is off: {error!r}. {METRICS_NAME} goes on.")
-
-
-def _line(row: Mapping[str, Any]) -> str:
-    return json.dumps(row) + "\n"
-
-
-def _parse(line: str) -> dict[str, Any] | None:
-    try:
-        row: dict[str, Any] = json.loads(line)
-    except ValueError:
-        return None
-    return row

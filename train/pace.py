@@ -45,6 +45,16 @@ class Pacer:
         finally:
             self._waited_s += time.perf_counter() - began_s
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within, what passes is no part of any step."""
+        began = self._now()
+        try:
+            yield
+        finally:
+            ended = self._now()
+            self._before = tuple(a + end - begin for a, begin, end in zip(self._before, began, ended, strict=True))
+
     def step(self) -> Pace:
         """The step that ends here."""
         before, now = self._before, self._now()
@@ -62,7 +72,7 @@ class Pacer:
             memory_mb=round(self._memory() / 1e6, 1),
         )
 
-    def _now(self) -> tuple[float, int, int, int, int]:
+    def _now(self) -> tuple[float, ...]:
         traffic, source = self._samples.store.traffic, self._samples.source
         hits, misses = (source.counts.hits, source.counts.misses) if isinstance(source, CachedShards) else (0, 0)
         return time.perf_counter(), traffic.bytes_read, traffic.retries, hits, misses

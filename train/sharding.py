@@ -82,6 +82,12 @@ def gradient_norm(parameters: Iterable[nn.Parameter], limit: float) -> Tensor:
     return norm
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor that may lie in shards; called on all ranks alike."""
+    found: Tensor = tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return found
+
+
 def cut(tensors: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
     """An optimizer's whole tensors as `module`'s parameters lie, to be given to `load_optimizer`; no rank is asked.
 

@@ -184,3 +184,16 @@ def test_one_pass_holds_every_sample_once(world_size: int) -> None:
     assert seen == list(range(25))
     with pytest.raises(StreamError, match="batches of 8 cannot be shared by 3"):
         plan.check_world_size(3)
+
+
+@pytest.mark.parametrize(("limit", "wanted"), [(5, [0, 5, 10, 15, 20]), (1, [0]), (99, list(range(25)))])
+@pytest.mark.parametrize("world_size", [1, 2])
+def test_a_pass_over_a_few_takes_them_from_everywhere(limit: int, wanted: list[int], world_size: int) -> None:
+    plan = OncePlan(shard_sizes=(7, 1, 12, 5), global_batch=4, limit=limit)
+    seen = []
+    for step in range(plan.steps):
+        for rank in range(world_size):
+            ids, valid = plan.batch(step, rank, world_size)[0], plan.valid(step, rank, world_size)
+            seen += ids[valid].tolist()
+    assert seen == plan.ids.tolist() == wanted
+    assert plan.samples == len(wanted)

@@ -116,14 +116,14 @@ def test_failing_curves_do_not_stop_a_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     said: list[str] = []
     board = Board(tmp_path / "file", 0, said.append)
-    board.write(row(1))
+    board.write({"loss": 1.0}, 1)
     board.close()
     assert len(said) == 1
     assert "TensorBoard failed" in said[0]
     working = Board(tmp_path / "curves", 0, said.append)
     real, working._writer = working._writer, object()
-    working.write(row(1))
-    working.write(row(2))
+    working.write({"loss": 1.0}, 1)
+    working.write({"loss": 1.0}, 2)
     real.close()
     assert len(said) == 2
 

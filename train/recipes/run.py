@@ -4,11 +4,11 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar
 
 import torch
-from torch import nn
 
 from train import flops
 from train.models.contrastive import Mode
-from train.models.croma import CromaConfig
+from train.models.croma import Croma, CromaConfig
+from train.models.satmae import Satmae
 from train.models.satmae_config import SatmaeConfig
 from train.optim import OptimConfig, peak_lr
 from train.stream.config import StreamConfig
@@ -55,7 +55,7 @@ class Run(Protocol):
     def kept_tokens(self) -> int:
         """Those that are not hidden."""
 
-    def module(self) -> nn.Module:
+    def module(self) -> Croma | Satmae:
         """The model, built anew."""
 
 

@@ -1,4 +1,4 @@
-"""One pass in order: every sample once, the last batch filled up with rows that do not count."""
+"""One pass in order: every sample once, or a fixed few; the last batch filled up with rows that do not count."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from train.stream.lanes import Ids
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OncePlan:
-    """For validation and probes: step k holds samples k G to (k + 1) G, cut evenly over the ranks."""
+    """For validation and probes: step k holds the k-th G of the samples that are read, cut evenly over the ranks."""
 
     shard_sizes: tuple[int, ...]
     """Samples of each shard; sample ids count through them."""
@@ -19,11 +19,18 @@ class OncePlan:
     """G. Samples of one step over all ranks; a multiple of the world size."""
     seed: int = 0
     """Of what is drawn for a sample: masks, dates."""
+    limit: int | None = None
+    """Read so many samples, from everywhere alike; None: all."""
 
     @property
     def samples(self) -> int:
-        """N."""
-        return sum(self.shard_sizes)
+        """N. How many are read."""
+        return min(self._all, self._all if self.limit is None else self.limit)
+
+    @property
+    def ids(self) -> Ids:
+        """(N,) the samples that are read, ascending."""
+        return self._spread(np.arange(self.samples))
 
     @property
     def lanes(self) -> int:
@@ -42,7 +49,7 @@ class OncePlan:
 
     def batch(self, step: int, rank: int, world_size: int) -> tuple[Ids, Ids]:
         """Sample ids, ascending, the last one again where there are no more; and zeros."""
-        ids = np.minimum(self._numbers(step, rank, world_size), self.samples - 1)
+        ids = self._spread(np.minimum(self._numbers(step, rank, world_size), self.samples - 1))
         return ids, np.zeros_like(ids)
 
     def valid(self, step: int, rank: int, world_size: int) -> NDArray[np.bool_]:
@@ -55,6 +62,14 @@ class OncePlan:
         ids, _ = self.batch(step, rank, world_size)
         numbers = np.searchsorted(np.cumsum(self.shard_sizes), [ids[0], ids[-1]], "right")
         return list(range(int(numbers[0]), int(numbers[1]) + 1))
+
+    @property
+    def _all(self) -> int:
+        return sum(self.shard_sizes)
+
+    def _spread(self, numbers: Ids) -> Ids:
+        # The first ones would all lie in one place.
+        return numbers * self._all // self.samples
 
     def _numbers(self, step: int, rank: int, world_size: int) -> Ids:
         self.check_world_size(world_size)
