@@ -372,9 +372,9 @@ def _probe(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, wr
     """Every rank encodes its share of the validation split; rank 0 writes what is found."""
     if job.validation is None:
         return
-    values = job.validation.look(trainee.objective.module.state_dict())
-    found = Probed(step=done, samples=state.samples_consumed, val_samples=job.validation.val_samples, values=values)
-    ranks.together(job.accelerator, lambda: None if writer is None else writer.meter.probed(found))
+    seen = job.validation.look(trainee.objective.module.state_dict())
+    row = Probed(step=done, samples=state.samples_consumed, val_samples=seen.val_samples, values=seen.values)
+    ranks.together(job.accelerator, lambda: None if writer is None else writer.meter.probed(row, seen.pictures))
 
 
 def _save_shards(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, writer: Writer | None) -> None:

@@ -6,8 +6,12 @@ undisturbed one. Hence rows behind the step that is resumed from are dropped.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline import record
 from pipeline.store import Store
@@ -115,14 +119,15 @@ class Meter:
             self._board.write(_curves(row), row.step)
         self._steps.write(record.to_json(row))
 
-    def probed(self, found: Probed) -> None:
-        """Add what probes found.
+    def probed(self, found: Probed, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Add what probes found; `pictures` (rows, H, W, 3), by sensor, go beside the curves.
 
         Raises:
             SourceError: the disk is full.
         """
         if self._board is not None:
             self._board.write({f"probe/{name}": value for name, value in found.values.items()}, found.step)
+            self._board.draw({f"reconstruction/{name}": rows for name, rows in pictures.items()}, found.step)
         self._probes = self._probes or self._probe_file()
         self._probes.write(record.to_json(found))
 
@@ -166,6 +171,13 @@ class Board:
         """Add a step to some curves."""
         if self._writer is not None:
             self._try(lambda: self._add(curves, step))
+
+    def draw(self, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:
+        """Add pictures, (rows, H, W, 3) uint8 each, one row below the other."""
+        for name, rows_RHWC in pictures.items():
+            if self._writer is not None:
+                tall_HWC = rows_RHWC.reshape(-1, *rows_RHWC.shape[2:])
+                self._try(partial(self._writer.add_image, name, tall_HWC, step, dataformats="HWC"))
 
     def close(self) -> None:
         """Finish the file."""

@@ -47,20 +47,18 @@ class CromaObjective:
 
     def losses(self, wrapped: nn.Module, batch: Batch, *, contrast: Contrast | None = None) -> Losses:
         """Contrastive and reconstruction losses."""
-        losses: Losses = wrapped(batch.images["s1"], batch.images["s2"], **self._noises(batch), contrast=contrast)
+        losses: Losses = wrapped(batch.images["s1"], batch.images["s2"], **self.noises(batch), contrast=contrast)
         return losses
 
     def contrasts(self, pieces: Sequence[Batch]) -> list[Contrast | None]:
         """The contrastive loss of all samples, from one pass without gradient."""
-        made = [
-            self.module.projected(piece.images["s1"], piece.images["s2"], **self._noises(piece)) for piece in pieces
-        ]
+        made = [self.module.projected(piece.images["s1"], piece.images["s2"], **self.noises(piece)) for piece in pieces]
         s1_BD, s2_BD = (torch.cat(features) for features in zip(*made, strict=True))
         return [*self.module.contrastive.contrasts(s1_BD, s2_BD, len(made[0][0]))]
 
-    def _noises(self, batch: Batch) -> dict[str, Tensor]:
-        count = self.module.config.patches
-        return {f"noise_{name}_BL": _noise(batch, self._seed, f"mask {name}", count) for name in ("s1", "s2")}
+    def noises(self, batch: Batch) -> dict[str, Tensor]:
+        """What chooses the patches that are hidden."""
+        return croma_noises(batch, self.module.config, self._seed)
 
 
 class SatmaeObjective:
@@ -77,10 +75,20 @@ class SatmaeObjective:
 
     def losses(self, wrapped: nn.Module, batch: Batch, *, contrast: Contrast | None = None) -> Losses:  # noqa: ARG002
         """Reconstruction loss of the hidden patches."""
-        noise_BN = _noise(batch, self._seed, "mask", self.module.config.noise_count)
+        noise_BN = satmae_noise(batch, self.module.config, self._seed)
         dates = batch.dates_BT3 if self.module.config.variant == "temporal" else None
         losses: Losses = wrapped(batch.images["s2"], noise=noise_BN, dates_BT3=dates)
         return losses
+
+
+def croma_noises(batch: Batch, config: CromaConfig, seed: int) -> dict[str, Tensor]:
+    """Uniform noise by argument of `Croma.forward`, (B, L) each: of a sample and an epoch always the same."""
+    return {f"noise_{name}_BL": _noise(batch, seed, f"mask {name}", config.patches) for name in ("s1", "s2")}
+
+
+def satmae_noise(batch: Batch, config: SatmaeConfig, seed: int) -> Tensor:
+    """Uniform noise for `Satmae.forward`, (B, `config.noise_count`): of a sample and an epoch always the same."""
+    return _noise(batch, seed, "mask", config.noise_count)
 
 
 def _noise(batch: Batch, seed: int, purpose: str, count: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What a model in training is worth, seen on samples that it never learns from: probes of its frozen features.
+"""What a model in training is worth, on samples that it never learns from: probes of its features, and pictures.
 
 The weights are copied into a second module, so that nothing of the training is touched: no mode, no hook, no compiled
 layer, no random number. The copy is whole also where the ranks share parameters. Every rank encodes its share of the
@@ -11,13 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import torch
 from accelerate import Accelerator
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipeline import manifest
 from pipeline.store import Store
-from train import ranks, sharding
+from train import pictures, ranks, sharding
 from train.batch import Batch
 from train.models import upscale
 from train.models.croma import Croma
@@ -27,7 +29,7 @@ from train.probes.labels import Labels
 from train.probes.online import Labelled
 from train.recipes.run import Run
 from train.stream.config import Share, StreamConfig
-from train.stream.loader import Loader
+from train.stream.loader import Loader, stretches
 from train.stream.once import OncePlan
 from train.stream.samples import LABEL, Samples, open_samples
 from train.stream.transforms import Augment
@@ -35,6 +37,20 @@ from train.stream.transforms import Augment
 VAL, TRAIN = "val", "train"
 ROWS = 32
 """R. The same on any number of ranks, so that features do not depend on it."""
+PICTURES = 4
+"""Samples that are drawn."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Findings:
+    """What one look gives; values and pictures are rank 0's."""
+
+    val_samples: int
+    """How many were looked at."""
+    values: Mapping[str, float]
+    """By name of the probe."""
+    pictures: Mapping[str, NDArray[np.uint8]]
+    """By sensor: input, masked input and prediction, (rows, H, W, 3)."""
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -59,13 +75,8 @@ class Validation:
     """Takes the weights; on the CPU in between."""
     _labels: Labels | None = field(default=None, init=False)
 
-    @property
-    def val_samples(self) -> int:
-        """How many are looked at."""
-        return self._plan(self.splits[VAL]).samples
-
-    def look(self, weights: Mapping[str, Tensor]) -> dict[str, float]:
-        """What the probes say of a model; called on all ranks, empty but on rank 0.
+    def look(self, weights: Mapping[str, Tensor]) -> Findings:
+        """What the probes say of a model, and what it makes of hidden patches; on all ranks, empty but on rank 0.
 
         Args:
             weights: its state dict, whole or in shards.
@@ -73,25 +84,42 @@ class Validation:
         Raises:
             PretrainError: a sample cannot be read, on any rank.
         """
-        found = self.features(weights)
-        return ranks.together(self.accelerator, lambda: self._measured(found))
+        with self._filled(weights):
+            found = self._features()
+            drawn = ranks.together(self.accelerator, self._pictures)
+        values = ranks.together(self.accelerator, lambda: self._measured(found))
+        return Findings(val_samples=self._plan(self.splits[VAL]).samples, values=values, pictures=drawn)
 
-    @torch.no_grad()
     def features(self, weights: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """Features by split and name, (N, D) float32 on the CPU, in the order of the samples; the same on all ranks."""
         with self._filled(weights):
-            shares = ranks.together(self.accelerator, lambda: {name: self._share(name) for name in self.splits})
-        return {name: self._gathered(name, share) for name, share in shares.items()}
+            return self._features()
 
     @contextmanager
     def _filled(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
         self.twin.to(self.accelerator.device)
-        for name, own in self.twin.state_dict().items():
-            own.copy_(sharding.whole(weights[name]))
         try:
-            yield
+            with torch.no_grad():
+                for name, own in self.twin.state_dict().items():
+                    own.copy_(sharding.whole(weights[name]))
+                yield
         finally:
             self.twin.to("cpu")
+
+    def _features(self) -> dict[str, dict[str, Tensor]]:
+        shares = ranks.together(self.accelerator, lambda: {name: self._share(name) for name in self.splits})
+        return {name: self._gathered(name, share) for name, share in shares.items()}
+
+    def _pictures(self) -> dict[str, NDArray[np.uint8]]:
+        if not self.accelerator.is_main_process:
+            return {}
+        samples, stream = self.splits[VAL], centred(self.run.stream)
+        plan = OncePlan(shard_sizes=samples.shard_sizes, global_batch=PICTURES, seed=self.run.seed, limit=PICTURES)
+        share = Share(device=self.accelerator.device, threads=self.threads)
+        with Loader(samples, plan, stream, share=share) as batches:
+            batch, _ = next(batches)
+        drawn = pictures.draw(self.twin, batch, stream, stretches(samples, stream), seed=self.run.seed)
+        return {name: rows[: plan.samples] for name, rows in drawn.items()}
 
     def _plan(self, samples: Samples) -> OncePlan:
         rows = ROWS * self.accelerator.num_processes

@@ -123,6 +123,10 @@ def test_curves_have_them(watched: Store) -> None:
     events = EventAccumulator(watched.path("tensorboard")).Reload()
     wanted = [(row["step"], pytest.approx(row["values"]["rank_me/s1"])) for row in probed(watched)]
     assert [(one.step, one.value) for one in events.Scalars("probe/rank_me/s1")] == wanted
+    for sensor in ("s1", "s2"):
+        pictures = events.Images(f"reconstruction/{sensor}")
+        assert [(one.step, one.height, one.width) for one in pictures] == [(step, VAL * PX, 3 * PX) for step in (4, 6)]
+        assert pictures[0].encoded_image_string != pictures[1].encoded_image_string
 
 
 @pytest.mark.parametrize("url", ["memory://validation-killed", None])

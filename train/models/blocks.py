@@ -49,6 +49,19 @@ def patchify(image_BCHW: Tensor, patch: int) -> Tensor:
     return tiles.reshape(-1, rows * cols, bands * patch * patch)
 
 
+def unpatchify(patches_BLP: Tensor, patch: int, *, columns: int) -> Tensor:
+    """Images (B, C, H, W) from what `patchify` made of them.
+
+    Args:
+        patches_BLP: patches, or what a model predicts for them.
+        patch: side of a patch, px.
+        columns: patches in a row.
+    """
+    batch, places, values = patches_BLP.shape
+    tiles = patches_BLP.reshape(batch, places // columns, columns, values // patch**2, patch, patch)
+    return tiles.permute(0, 3, 1, 4, 2, 5).reshape(batch, values // patch**2, -1, columns * patch)
+
+
 def explicit_attention(q_BNQE: Tensor, k_BNKE: Tensor, v_BNKE: Tensor, *, bias: Tensor | None) -> Tensor:
     """softmax(q kT / sqrt(E) + bias) v, written out."""
     scores_BNQK = (q_BNQE * q_BNQE.shape[-1] ** -0.5) @ k_BNKE.transpose(-2, -1)

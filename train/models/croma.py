@@ -155,14 +155,12 @@ class Croma(nn.Module):
         """
         self._check_step(s1_BCHW, s2_BCHW, noises=(noise_s1_BL, noise_s2_BL))
         s1_BLP, s2_BLP = patchify(s1_BCHW, self.config.patch), patchify(s2_BCHW, self.config.patch)
-        mask_s1, mask_s2 = self.mask(noise_s1_BL), self.mask(noise_s2_BL)
-        biases = self.biases(mask_s1.keep_ids_BK, mask_s2.keep_ids_BK)
-        s1_BKD = self.s1_encoder(take_patches(s1_BLP, mask_s1.keep_ids_BK), biases.s1)
-        s2_BKD = self.s2_encoder(take_patches(s2_BLP, mask_s2.keep_ids_BK), biases.s2)
+        masks = self.mask(noise_s1_BL), self.mask(noise_s2_BL)
+        s1_BKD, s2_BKD, biases = self._visible(s1_BLP, s2_BLP, masks)
         contrastive = self.contrastive(*self.pool(s1_BKD, s2_BKD), contrast)
-        predicted_BLP = self.decoder(self.fuse(s1_BKD, s2_BKD, biases), mask_s1.keep_ids_BK)
+        predicted_BLP = self.decoder(self.fuse(s1_BKD, s2_BKD, biases), masks[0].keep_ids_BK)
         target_BLP = reconstruction_target(s1_BLP, s2_BLP, norm=self.config.target_norm)
-        mae_optical, mae_sar = self.reconstruction_losses(predicted_BLP, target_BLP, masks=(mask_s1, mask_s2))
+        mae_optical, mae_sar = self.reconstruction_losses(predicted_BLP, target_BLP, masks=masks)
         return _losses(contrastive, mae_optical, mae_sar)
 
     @torch.no_grad()
@@ -171,11 +169,27 @@ class Croma(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """The features (B, D) that `forward` compares, of SAR and optical images, without gradient."""
         s1_BLP, s2_BLP = patchify(s1_BCHW, self.config.patch), patchify(s2_BCHW, self.config.patch)
-        keep_s1, keep_s2 = (self.mask(noise_BL).keep_ids_BK for noise_BL in (noise_s1_BL, noise_s2_BL))
-        biases = self.biases(keep_s1, keep_s2)
-        s1_BKD = self.s1_encoder(take_patches(s1_BLP, keep_s1), biases.s1)
-        s2_BKD = self.s2_encoder(take_patches(s2_BLP, keep_s2), biases.s2)
+        s1_BKD, s2_BKD, _ = self._visible(s1_BLP, s2_BLP, (self.mask(noise_s1_BL), self.mask(noise_s2_BL)))
         return self.contrastive.project(*self.pool(s1_BKD, s2_BKD))
+
+    def predict(self, s1_BCHW: Tensor, s2_BCHW: Tensor, *, masks: tuple[Mask, Mask]) -> Tensor:
+        """What the decoder makes of visible patches, (B, L, P), optical bands first; in the target's units.
+
+        Args:
+            s1_BCHW: as in `forward`.
+            s2_BCHW: as in `forward`.
+            masks: of SAR, then optical.
+        """
+        s1_BLP, s2_BLP = patchify(s1_BCHW, self.config.patch), patchify(s2_BCHW, self.config.patch)
+        predicted_BLP: Tensor = self.decoder(self.fuse(*self._visible(s1_BLP, s2_BLP, masks)), masks[0].keep_ids_BK)
+        return predicted_BLP
+
+    def _visible(self, s1_BLP: Tensor, s2_BLP: Tensor, masks: tuple[Mask, Mask]) -> tuple[Tensor, Tensor, Biases]:
+        """Encoded visible SAR and optical tokens (B, K, D), and their biases."""
+        s1_ids, s2_ids = (mask.keep_ids_BK for mask in masks)
+        biases = self.biases(s1_ids, s2_ids)
+        s1_BKD = self.s1_encoder(take_patches(s1_BLP, s1_ids), biases.s1)
+        return s1_BKD, self.s2_encoder(take_patches(s2_BLP, s2_ids), biases.s2), biases
 
     def mask(self, noise_BL: Tensor) -> Mask:
         """The patches one sensor keeps, at this model's ratio."""

@@ -75,6 +75,18 @@ def _tensors(stretch: Constants, device: torch.device, dtype: torch.dtype) -> tu
     return torch.tensor(stretch.mean, device=device, dtype=dtype), torch.tensor(stretch.std, device=device, dtype=dtype)
 
 
+def denormalise(image_CHW: Tensor, stretch: Constants, *, scale: Scale = "two_sigma") -> Tensor:
+    """A model's input, or what it predicts of it, in the stored unit; what `normalise` clipped is lost.
+
+    Args:
+        image_CHW: (..., C, H, W) float.
+        stretch: of the same bands.
+        scale: how it was normalised.
+    """
+    mean, std = (x[:, None, None] for x in _tensors(stretch, image_CHW.device, torch.float32))
+    return image_CHW * std + mean if scale == "standard" else image_CHW * (4 * std) + (mean - 2 * std)
+
+
 def two_sigma(x_CHW: Tensor, mean_C: Tensor, std_C: Tensor) -> Tensor:
     """`x` stretched so that mean - 2 std is 0 and mean + 2 std is 1, clipped (CROMA's README, float path).
 
