@@ -1,7 +1,7 @@
 """Checkpoints: folders that appear as a whole or not at all, on anything that fsspec reaches.
 
     step-00000012/model.safetensors   weights under the module's own names
-                  optim.safetensors   `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`
+                  optim.safetensors   `exp_avg/NAME`, `exp_avg_sq/NAME`, `step/NAME`; `guard/...`; `ema/NAME`
                   state.json          step, stream state, recipe, versions
                   COMMIT.json         written last: size and crc32c of each of the above
 

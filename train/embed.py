@@ -8,6 +8,7 @@ import sys
 
 from pipeline.errors import PretrainError
 from train import embedding, features
+from train.ema import WHICH
 
 
 def main() -> int:
@@ -15,7 +16,7 @@ def main() -> int:
     asked = parser().parse_args()
     splits = ("train", "val") if asked.split == "all" else (asked.split,)
     try:
-        encoder = features.open_encoder(asked.run, asked.step, asked.trained_on)
+        encoder = features.open_encoder(asked.run, asked.step, asked.trained_on, asked.weights)
         names = ("data", "out", "sensor", "pooling", "batch", "threads")
         request = embedding.Request(splits=splits, **{name: getattr(asked, name) for name in names})
         count = embedding.embed(encoder, request, _say)
@@ -35,6 +36,9 @@ def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--run", required=True, metavar="URL", help="the run whose last checkpoint is used")
     flags.add_argument("--step", type=int, help="of the run, instead of its last checkpoint")
+    flags.add_argument(
+        "--weights", choices=WHICH, default="model", help="the last step's, or their moving average (model)"
+    )
     flags.add_argument("--data", required=True, metavar="URL", help="a data set that `ingest build-shards` finished")
     flags.add_argument("--out", required=True, metavar="URL", help="a .parquet file; for tokens a folder")
     flags.add_argument("--split", choices=("train", "val", "all"), default="all", help="(all)")

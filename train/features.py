@@ -10,7 +10,8 @@ from torch import Tensor
 from pipeline import record
 from pipeline.errors import StreamError, UsageError
 from pipeline.store import Store
-from train import provenance, restore
+from train import ema, provenance, restore
+from train.ema import Which
 from train.models import weights
 from train.models.croma import Croma
 from train.models.satmae import Satmae
@@ -75,16 +76,17 @@ class Encoder:
         return found.cpu()
 
 
-def open_encoder(run_url: str, step: int | None, data: str | None) -> Encoder:
+def open_encoder(run_url: str, step: int | None, data: str | None, which: Which = "model") -> Encoder:
     """The encoder of a run's last checkpoint, or of that of `step`.
 
     Args:
         run_url: folder of the run.
         step: None: the last.
         data: where its training data lies now; None: where the run found it.
+        which: the last step's weights, or their moving average.
 
     Raises:
-        UsageError: there is no such checkpoint.
+        UsageError: there is no such checkpoint, or it keeps no such weights.
         StreamError: it is damaged.
     """
     out = Store.at(run_url)
@@ -96,13 +98,14 @@ def open_encoder(run_url: str, step: int | None, data: str | None) -> Encoder:
         raise UsageError(
             f"{out.url} has no finished checkpoint{'' if step is None else f' of step {step}'}. Train first."
         )
-    known = provenance.of_run(found, out, data)
-    recipe = {"objective": "croma", **found.recipe}
+    known = provenance.of_run(found, out, data, which)
+    # Fields that recipes of earlier releases have not.
+    recipe = {"objective": "croma", "ema": None, **found.recipe}
     if recipe["objective"] not in RUNS:
         raise StreamError(f"{out.url} is of objective {recipe['objective']!r}; known are {sorted(RUNS)}.")
     run = record.from_json(RUNS[recipe["objective"]], recipe, where=f"{out.url}: recipe")
     module = run.module()
-    weights.load(module, found.model)
+    weights.load(module, ema.chosen(which, found.model, found.optimizer, where=out.url))
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return Encoder(run=run, module=module.to(device).eval(), known=known)
 

@@ -35,6 +35,12 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         choices=("exact", "official"),
         help="the paper's mathematics, or what the released code does, defects included (the recipe's: exact)",
     )
+    flags.add_argument(
+        "--ema",
+        type=float,
+        metavar="DECAY",
+        help="keep a moving average of the weights: 256 samples leave DECAY of it (the recipe's: none)",
+    )
     flags.add_argument("--bbox", metavar="W,S,E,N", help="train on chips with their centre in here only (degrees)")
     flags.add_argument("--dates", metavar="START/END", help="train on images of these days only, both included")
     flags.add_argument("--max-cloud", type=float, metavar="PERCENT", help="train on images with no more clouds only")
@@ -107,7 +113,12 @@ def main(description: str, recipes: Mapping[str, Callable[[], R]], objective: Ca
     asked, rank = parse(description, recipes), int(os.environ.get("RANK", "0"))
     try:
         run = override(
-            recipes[asked.recipe](), steps=asked.steps, global_batch=asked.batch, mode=asked.mode, seed=asked.seed
+            recipes[asked.recipe](),
+            steps=asked.steps,
+            global_batch=asked.batch,
+            mode=asked.mode,
+            seed=asked.seed,
+            ema=asked.ema,
         )
         run = narrowed(run, where(asked.bbox, asked.dates, asked.max_cloud))
         options = Options(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Options)})

@@ -18,6 +18,7 @@ from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
 from train import flops, loop, ranks, resume, sharded_checkpoint
 from train.checkpoint import STATE_NAME, Checkpoint, folder, prune, state_bytes
+from train.ema import Ema
 from train.fence import claim
 from train.guard import Guard, guard_file
 from train.meter import Meter, Probed, Row
@@ -227,8 +228,10 @@ def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objecti
     )
     optimizer = adamw(built.module, job.recipe.optim)
     guard = Guard(job.recipe.optim.skip_sigmas, job.accelerator.device)
+    ema = _ema(job, built)
     if found is not None:
-        load_optimizer(optimizer, built.module, cut(guard.load(found.optimizer), built.module))
+        others = cut(guard.load(found.optimizer), built.module)
+        load_optimizer(optimizer, built.module, others if ema is None else ema.load(others))
     return loop.Trainee(
         accelerator=job.accelerator,
         objective=built,
@@ -238,7 +241,13 @@ def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objecti
         loader=_loader(job),
         pacer=_pacer(job),
         micro_batch=job.options.micro_batch,
+        ema=ema,
     )
+
+
+def _ema(job: Job, objective: Objective) -> Ema | None:
+    decay = job.recipe.ema
+    return None if decay is None else Ema(objective.module, decay=decay, batch=job.plan.global_batch)
 
 
 def _pacer(job: Job) -> Pacer:
@@ -372,7 +381,8 @@ def _probe(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState, wr
     """Every rank encodes its share of the validation split; rank 0 writes what is found."""
     if job.validation is None:
         return
-    seen = job.validation.look(trainee.objective.module.state_dict())
+    module, ema = trainee.objective.module, trainee.ema
+    seen = job.validation.look(module.state_dict() if ema is None else ema.state(module))
     row = Probed(step=done, samples=state.samples_consumed, val_samples=seen.val_samples, values=seen.values)
     ranks.together(job.accelerator, lambda: None if writer is None else writer.meter.probed(row, seen.pictures))
 
@@ -385,6 +395,7 @@ def _save_shards(job: Job, trainee: loop.Trainee, *, done: int, state: StreamSta
         job.out.within(folder(done)),
         module=trainee.objective.module,
         optimizer=trainee.optimizer,
+        averages={} if trainee.ema is None else trainee.ema.tensors(),
         others={STATE_NAME: state_bytes(_about(job, done, state)), **guard_file(trainee.guard)},
     )
     if writer is not None:
@@ -418,5 +429,6 @@ def _bundle(job: Job, step: int) -> str:
 
 def _checkpoint(job: Job, trainee: loop.Trainee, *, done: int, state: StreamState) -> Checkpoint:
     module = trainee.objective.module
-    optimizer = {**optimizer_tensors(trainee.optimizer, module), **trainee.guard.tensors()}
+    averages = {} if trainee.ema is None else trainee.ema.tensors()
+    optimizer = {**optimizer_tensors(trainee.optimizer, module), **trainee.guard.tensors(), **averages}
     return replace(_about(job, done, state), model=module.state_dict(), optimizer=optimizer)

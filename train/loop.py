@@ -18,6 +18,7 @@ from pipeline.errors import PretrainError, StreamError
 from train import late, optim, ranks, sharding
 from train.accumulate import backward
 from train.batch import Batch, Losses
+from train.ema import Ema
 from train.guard import Guard
 from train.late import Late
 from train.meter import Pace, Row
@@ -83,6 +84,8 @@ class Trainee:
     """Measures."""
     micro_batch: int | None = None
     """Samples of this rank that are in memory at once; None: all of a step."""
+    ema: Ema | None = None
+    """Average of the module's weights."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -273,6 +276,8 @@ def _learn(trainee: Trainee, schedule: Schedule, batch: Batch, state: StreamStat
     set_lr(trainee.optimizer, rate)
     optim.skip_if(trainee.optimizer, skip)
     optim.step(trainee.optimizer)
+    if trainee.ema is not None:
+        trainee.ema.update(trainee.objective.module, samples=state.samples_consumed, skip=skip)
     return late.send({**numbers, "grad_norm": norm, "skipped": skip}), rate
 
 

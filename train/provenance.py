@@ -15,6 +15,7 @@ from pipeline.manifest import Stats
 from pipeline.stats import BandStats
 from pipeline.store import Store
 from train.checkpoint import Checkpoint
+from train.ema import Which
 from train.models.layouts import Layout
 from train.resume import RUN_NAME
 from train.stream.normalise import Constants, constants
@@ -44,13 +45,14 @@ class Provenance:
     """By sensor, for each of the recipe's bands; in the stored unit (S2 digital numbers, S1 dB)."""
 
 
-def of_run(found: Checkpoint, out: Store, data: str | None) -> Provenance:
+def of_run(found: Checkpoint, out: Store, data: str | None, which: Which = "model") -> Provenance:
     """Of a checkpoint in the run at `out`.
 
     Args:
         found: the checkpoint.
         out: the run's folder.
         data: where its data set lies now; None: where the run found it, if it is still there.
+        which: of the checkpoint's weights.
 
     Raises:
         PretrainError: `data` is not the data set of the run.
@@ -60,7 +62,7 @@ def of_run(found: Checkpoint, out: Store, data: str | None) -> Provenance:
     stats = _stats(began_on, found.stream.index_sha256, asked=data is not None)
     return Provenance(
         objective=found.recipe.get("objective", "croma"),
-        origin=f"step {found.step} of a run",
+        origin=f"step {found.step} of a run{', moving average' if which == 'ema' else ''}",
         recipe=found.recipe,
         versions=found.versions,
         step=found.step,

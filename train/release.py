@@ -10,8 +10,9 @@ from torch import Tensor
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import UsageError, redact
 from pipeline.store import Store
-from train import cards, checkpoint, provenance, restore
+from train import cards, checkpoint, ema, provenance, restore
 from train.checkpoint import Checkpoint
+from train.ema import WHICH, Which
 from train.models import containers, croma_names, layouts, weights
 from train.models.containers import File
 from train.models.layouts import LAYOUTS, OURS, Layout
@@ -36,6 +37,8 @@ class Request:
     """Pixels. Side of torchgeo's images; None: the recipe's, else 120."""
     data: str | None = None
     """Where the run's data set lies now; None: where the run found it."""
+    weights: Which = "model"
+    """Of a run: the last step's, or their moving average."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,6 +80,9 @@ def parser(description: str) -> argparse.ArgumentParser:
     flags.add_argument("--step", type=int, help="of the run, instead of its last finished checkpoint")
     flags.add_argument(
         "--image-px", type=int, metavar="PX", help="layout torchgeo: its image_size (the recipe's, or 120)"
+    )
+    flags.add_argument(
+        "--weights", choices=WHICH, default="model", help="of a run: the last step's, or their moving average (model)"
     )
     flags.add_argument("--data", metavar="URL", help="model card: where the run's data set lies now, if it was moved")
     return flags
@@ -133,14 +139,17 @@ def _write(out: File, source: Source, layout: Layout, image_px: int) -> int:
 
 def _open(request: Request, say: Callable[[str], None]) -> Source:
     if request.source.partition("?")[0].endswith(layouts.SUFFIXES):
-        if request.step is not None or request.data is not None:
-            raise UsageError(f"{redact(request.source)} is a file: --step and --data are for runs. Leave them out.")
+        if request.step is not None or request.data is not None or request.weights != "model":
+            raise UsageError(
+                f"{redact(request.source)} is a file: --step, --data and --weights are for runs. Leave them out."
+            )
         found = weights.read(request.source)
         return Source(state=found.state, known=provenance.of_file(found.layout, found.metadata))
     run = Store.at(request.source)
     saved = _checkpoint(run, request.step, say)
-    known = provenance.of_run(saved, run, request.data)
-    return Source(state=saved.model, known=known)
+    known = provenance.of_run(saved, run, request.data, request.weights)
+    state = ema.chosen(request.weights, saved.model, saved.optimizer, where=run.url)
+    return Source(state=state, known=known)
 
 
 def _checkpoint(run: Store, step: int | None, say: Callable[[str], None]) -> Checkpoint:

@@ -69,7 +69,14 @@ class Objects:
         return data
 
 
-def save(at: Store, *, module: nn.Module, optimizer: torch.optim.Optimizer, others: Mapping[str, bytes]) -> None:
+def save(
+    at: Store,
+    *,
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    others: Mapping[str, bytes],
+    averages: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a checkpoint; to be called `ranks.together`, since rank 0 alone writes the end.
 
     Args:
@@ -77,10 +84,12 @@ def save(at: Store, *, module: nn.Module, optimizer: torch.optim.Optimizer, othe
         module: sharded, or the same on all ranks.
         optimizer: of its parameters, after at least one step.
         others: further objects, of rank 0.
+        averages: of the parameters, by names of their own; they go beside the optimizer's state.
     """
     sums: dict[str, ObjectSum] = {}
     # The module first: its parameters may still be gathered from an evaluation, and become shards again here.
-    for part, tensors in ((MODEL, module.state_dict()), (OPTIM, optimizer_tensors(optimizer, module))):
+    state = {**optimizer_tensors(optimizer, module), **(averages or {})}
+    for part, tensors in ((MODEL, module.state_dict()), (OPTIM, state)):
         sums |= _write(at, part, tensors)
     if not dist.is_initialized() or dist.get_rank() == 0:
         for name, data in others.items():

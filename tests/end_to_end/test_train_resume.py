@@ -12,7 +12,7 @@ from tiny_pairs import write_pairs, write_stacks
 from pipeline.store import Store
 from train import checkpoint
 from train.job import Options, fit
-from train.meter import read_rows, steady
+from train.meter import PROBES_NAME, read_rows, steady
 from train.objective import CromaObjective, SatmaeObjective
 from train.recipes import croma, satmae
 from train.recipes.run import override
@@ -33,9 +33,9 @@ def _command(data: Path, out: Path, *more: str) -> list[str]:
     return ["train/croma.py", "--recipe", "tiny", *flags, *more]
 
 
-def _train_alone(data: Path, out: Path) -> None:
+def _train_alone(data: Path, out: Path, *, ema: float | None = None) -> None:
     """The same run with one rank, in this process: a start less to wait for."""
-    _fit(override(croma.RECIPES["tiny"](), steps=STEPS, global_batch=None, mode=None, seed=0), data, out)
+    _fit(override(croma.RECIPES["tiny"](), steps=STEPS, global_batch=None, mode=None, seed=0, ema=ema), data, out)
 
 
 def _fit(run: Any, data: Path, out: Path) -> None:
@@ -90,16 +90,23 @@ def test_two_ranks_of_satmae_equal_one(recipe: str, data: Path, tmp_path: Path) 
 
 def test_shared_parameters_learn_the_same_and_resume_on_one_rank(data: Path, tmp_path: Path) -> None:
     whole, shards = tmp_path / "whole", tmp_path / "shards"
-    harness.run(*LAUNCH, *_command(data, whole))
-    harness.run(*LAUNCH, *_command(data, shards, "--shard"))
+    more = ("--ema", "0.5", "--probe-every", "4")
+    harness.run(*LAUNCH, *_command(data, whole, *more))
+    harness.run(*LAUNCH, *_command(data, shards, "--shard", *more))
     wanted, found = (read_rows(Store.at(str(out))) for out in (whole, shards))
     assert [row["batch_hash"] for row in found] == [row["batch_hash"] for row in wanted]
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in wanted], rel=1e-4)
     assert [row["grad_norm"] for row in found] == pytest.approx([row["grad_norm"] for row in wanted], rel=1e-3)
+    wanted_probes, found_probes = (read_rows(Store.at(str(out)), PROBES_NAME) for out in (whole, shards))
+    assert [row["step"] for row in found_probes] == [4, 8]
+    for was, now in zip(wanted_probes, found_probes, strict=True):
+        assert now["values"].keys() == was["values"].keys()
+        for name in ("rank_me/s1", "rank_me/s2", "rank_me/joint"):
+            assert now["values"][name] == pytest.approx(was["values"][name], rel=1e-2)
     last = shards / checkpoint.folder(STEPS)
     assert (last / "model-00001-of-00002.safetensors").exists()
     shutil.rmtree(last)
-    _train_alone(data, shards)
+    _train_alone(data, shards, ema=0.5)
     alone = read_rows(Store.at(str(shards)))
     assert [row["batch_hash"] for row in alone] == [row["batch_hash"] for row in wanted]
     assert [row["loss"] for row in alone] == pytest.approx([row["loss"] for row in wanted], rel=1e-3)

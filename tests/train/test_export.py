@@ -227,7 +227,7 @@ def test_what_cannot_be_is_told(run: str, tmp_path: Path) -> None:
         ({"source": str(tmp_path / "README.md")}, "holds no finished checkpoint"),
         ({"source": str(tmp_path / "nowhere.pt")}, "there is no file"),
         ({"source": str(tmp_path / "bare.pt")}, "neither safetensors nor"),
-        ({"source": str(tmp_path / "five.pt"), "step": 3}, "--step and --data are for runs"),
+        ({"source": str(tmp_path / "five.pt"), "step": 3}, "--step, --data and --weights are for runs"),
         ({"source": str(tmp_path / "five.pt")}, r"\['contrastive', 'decoder'\], which a file of layout released lacks"),
         ({"out": str(tmp_path / "a.safetensors")}, "is written to .pt or .pth"),
         ({"layout": "safetensors"}, "is written to .safetensors"),

@@ -94,7 +94,7 @@ def test_flags_are_frozen() -> None:
         *("-h", "--help", "--recipe", "--data", "--out", "--steps", "--batch"),
         *("--mode", "--seed", "--init", "--resume", "--checkpoint-every", "--threads", "--compile", "--recompute"),
         *("--cache", "--cache-gb", "--micro-batch", "--keep", "--keep-every"),
-        *("--bbox", "--dates", "--max-cloud", "--shard", "--on-corrupt", "--probe-every", "--probe-samples"),
+        *("--bbox", "--dates", "--max-cloud", "--shard", "--on-corrupt", "--probe-every", "--probe-samples", "--ema"),
     }
     assert all(action.help for action in parser._actions)
 

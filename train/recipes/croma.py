@@ -12,6 +12,7 @@ from typing import Literal
 
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import UsageError
+from train import ema
 from train.models.croma import Croma, CromaConfig
 from train.models.masking import kept_count
 from train.optim import OptimConfig
@@ -40,12 +41,15 @@ class CromaRun:
     """`no` is float32; `bf16` autocasts."""
     seed: int = 0
     """Of first weights, order, augmentation and masks."""
+    ema: float | None = None
+    """What 256 samples leave of a moving average of the weights (see `ema`); None: there is none."""
     objective: Literal["croma"] = "croma"
     """Tells this recipe's JSON from others'."""
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
         stream, model = self.stream, self.model
+        ema.check(self.ema)
         if self.steps < 1 or stream.global_batch < 1:
             raise UsageError(f"{self.steps} steps of {stream.global_batch} samples: both must be 1 or more.")
         data = (stream.image_px, len(stream.s1_bands), len(stream.s2_bands))

@@ -48,6 +48,10 @@ class Run(Protocol):
         """Of everything random."""
 
     @property
+    def ema(self) -> float | None:
+        """What 256 samples leave of a moving average of the weights."""
+
+    @property
     def tokens(self) -> int:
         """Tokens of a sample; for CROMA of each sensor."""
 
@@ -119,11 +123,14 @@ def parameters(run: Run) -> int:
         return sum(parameter.numel() for parameter in run.module().parameters() if parameter.requires_grad)
 
 
-def override(run: R, *, steps: int | None, global_batch: int | None, mode: Mode | None, seed: int) -> R:
+def override(
+    run: R, *, steps: int | None, global_batch: int | None, mode: Mode | None, seed: int, ema: float | None = None
+) -> R:
     """`run` with what the command line asked for; None keeps the recipe's."""
     stream = run.stream if global_batch is None else replace(run.stream, global_batch=global_batch)
     model = run.model if mode is None else replace(run.model, mode=mode)
-    changed: R = replace(run, stream=stream, model=model, steps=run.steps if steps is None else steps, seed=seed)
+    length, average = run.steps if steps is None else steps, run.ema if ema is None else ema
+    changed: R = replace(run, stream=stream, model=model, steps=length, seed=seed, ema=average)
     return changed
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pipeline.errors import UsageError
+from train import ema
 from train.models.satmae import Satmae
 from train.models.satmae_config import SatmaeConfig
 from train.optim import OptimConfig
@@ -71,12 +72,15 @@ class SatmaeRun:
     """`no` is float32; `bf16` autocasts."""
     seed: int = 0
     """Of first weights, order, augmentation and masks."""
+    ema: float | None = None
+    """What 256 samples leave of a moving average of the weights (see `ema`); None: there is none."""
     objective: Literal["satmae"] = "satmae"
     """Tells this recipe's JSON from others'."""
 
     def __post_init__(self) -> None:
         """Refuse what does not fit together."""
         stream, model = self.stream, self.model
+        ema.check(self.ema)
         if self.steps < 1 or stream.global_batch < 1:
             raise UsageError(f"{self.steps} steps of {stream.global_batch} samples: both must be 1 or more.")
         frames = model.frames if model.variant == "temporal" else None
