@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from pipeline.errors import PretrainError
 from train.job import Options, fit
+from train.loggers import SERVICES
 from train.objective import Objective
 from train.recipes.run import narrowed, override
 from train.stop import Stopped
@@ -92,6 +93,13 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     )
     flags.add_argument(
         "--probe-samples", type=int, default=2048, metavar="N", help="samples that probes look at, at most (2048)"
+    )
+    flags.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        choices=sorted(SERVICES),
+        help="send curves and pictures there, too; may be given again; needs the extra of that name",
     )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     return flags

@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 
 import torch
@@ -16,11 +17,12 @@ from accelerate import Accelerator
 from pipeline import record
 from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
-from train import flops, loop, ranks, resume, sharded_checkpoint
+from train import flops, loggers, loop, ranks, resume, sharded_checkpoint
 from train.checkpoint import STATE_NAME, Checkpoint, folder, prune, state_bytes
 from train.ema import Ema
 from train.fence import claim
 from train.guard import Guard, guard_file
+from train.loggers import SERVICES, About, Logger
 from train.meter import Meter, Probed, Row
 from train.models import weights
 from train.models.croma import CromaConfig
@@ -81,6 +83,8 @@ class Options:
     """Steps. The model is probed on the validation split every so many, and at the end; None: never."""
     probe_samples: int = 2048
     """Samples of a split that probes look at, at most."""
+    log: Sequence[str] = ()
+    """Services that curves and pictures also go to, of `loggers.SERVICES`."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
@@ -159,6 +163,8 @@ def _prepare(
 
 def _open(recipe: Run, options: Options, accelerator: Accelerator) -> tuple[Job, Checkpoint | None]:
     reporter, stream = Reporter(speaks=accelerator.is_main_process), recipe.stream
+    if accelerator.is_main_process:
+        loggers.check(options.log)
     out, data = Store.at(options.out), Store.at(options.data)
     samples = open_samples(data, stream.split, kind=stream.kind, bands=stream.bands, where=stream.where)
     check_size(samples.known.chip_px, stream.image_px, stream.augment)
@@ -320,7 +326,7 @@ def _writer(job: Job) -> Writer | None:
     fence, options = claim(job.out, job.reporter.say), job.options
     keep = Keep(newest=options.keep, every=options.keep_every)
     return Writer(
-        meter=Meter(job.out, resumed_step=job.first_step, say=job.reporter.say),
+        meter=Meter(job.out, resumed_step=job.first_step, say=job.reporter.say, services=_services(job)),
         saver=Saver(job.out, keep=keep, check=fence.check),
         check=fence.check,
     )
@@ -328,6 +334,14 @@ def _writer(job: Job) -> Writer | None:
 
 def _quarantine(job: Job) -> Quarantine:
     return Quarantine(job.out, job.samples, writes=job.accelerator.is_main_process, say=job.reporter.say)
+
+
+def _services(job: Job) -> dict[str, Callable[[], Logger]]:
+    if not job.options.log:
+        return {}
+    config = {"recipe": record.to_json(job.recipe), "versions": versions()}
+    about = About(name=job.out.url.rstrip("/").rpartition("/")[2], key=resume.key(job.out), config=config)
+    return {name: partial(SERVICES[name], about) for name in job.options.log}
 
 
 def _schedule(job: Job) -> loop.Schedule:

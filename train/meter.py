@@ -5,8 +5,9 @@ undisturbed one. Hence rows behind the step that is resumed from are dropped.
 """
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline import record
 from pipeline.store import Store
 from train import rows
+from train.loggers import Beside, Board, Logger
 from train.rows import RowFile
 
 METRICS_NAME = "metrics.jsonl"
@@ -100,14 +102,27 @@ def read_rows(store: Store, name: str = METRICS_NAME) -> list[dict[str, Any]]:
 class Meter:
     """Writes what a run tells: to local files as it comes, to any other store whole at each `publish`."""
 
-    def __init__(self, store: Store, *, resumed_step: int, say: Callable[[str], None]) -> None:
-        """Drop the rows behind `resumed_step` and go on from there."""
+    def __init__(
+        self,
+        store: Store,
+        *,
+        resumed_step: int,
+        say: Callable[[str], None],
+        services: Mapping[str, Callable[[], Logger]] | None = None,
+    ) -> None:
+        """Drop the rows behind `resumed_step` and go on from there; `services` begin beside TensorBoard."""
         self._store, self._resumed = store, resumed_step
         self._steps = RowFile(store, METRICS_NAME, resumed_step=resumed_step)
         self._probes = self._probe_file() if store.exists(PROBES_NAME) else None
-        self._board = Board(Path(store.path(BOARD_NAME)), resumed_step, say) if store.is_local else None
-        if self._board is None:
-            say(f"TensorBoard writes to local folders only: {METRICS_NAME} in {store.url} is all there is.")
+        begin = dict(services or {})
+        if store.is_local:
+            # Two threads that import at once may meet a half-made module.
+            with suppress(Exception):
+                import_module("torch.utils.tensorboard")
+            begin["TensorBoard"] = lambda: Board(Path(store.path(BOARD_NAME)), resumed_step)
+        self._loggers = [Beside(name, one, say) for name, one in begin.items()]
+        if not store.is_local:
+            say(f"TensorBoard writes to local folders only: {METRICS_NAME} in {store.url} has what it would show.")
 
     def write(self, row: Row) -> None:
         """Add a step.
@@ -115,8 +130,8 @@ class Meter:
         Raises:
             SourceError: the disk is full.
         """
-        if self._board is not None:
-            self._board.write(_curves(row), row.step)
+        for logger in self._loggers:
+            logger.write(_curves(row), row.step)
         self._steps.write(record.to_json(row))
 
     def probed(self, found: Probed, pictures: Mapping[str, NDArray[np.uint8]]) -> None:
@@ -125,9 +140,9 @@ class Meter:
         Raises:
             SourceError: the disk is full.
         """
-        if self._board is not None:
-            self._board.write({f"probe/{name}": value for name, value in found.values.items()}, found.step)
-            self._board.draw({f"reconstruction/{name}": rows for name, rows in pictures.items()}, found.step)
+        for logger in self._loggers:
+            logger.write({f"probe/{name}": value for name, value in found.values.items()}, found.step)
+            logger.draw({f"reconstruction/{name}": rows for name, rows in pictures.items()}, found.step)
         self._probes = self._probes or self._probe_file()
         self._probes.write(record.to_json(found))
 
@@ -140,8 +155,8 @@ class Meter:
         """Finish the files."""
         for file in self._files:
             file.close()
-        if self._board is not None:
-            self._board.close()
+        for logger in self._loggers:
+            logger.close()
 
     @property
     def _files(self) -> list[RowFile]:
@@ -157,45 +172,3 @@ def _curves(row: Row) -> dict[str, float]:
     curves["quarantined"] = float(row.quarantined)
     pace = {name: getattr(row.pace, name) for name in Pace.__dataclass_fields__}
     return curves | {f"pace/{name}": value for name, value in pace.items() if value is not None}
-
-
-class Board:
-    """TensorBoard curves; a failure ends them and not the run."""
-
-    def __init__(self, folder: Path, resumed_step: int, say: Callable[[str], None]) -> None:
-        self._say = say
-        self._writer: Any = None
-        self._try(lambda: self._open(folder, resumed_step))
-
-    def write(self, curves: Mapping[str, float], step: int) -> None:
-        """Add a step to some curves."""
-        if self._writer is not None:
-            self._try(lambda: self._add(curves, step))
-
-    def draw(self, pictures: Mapping[str, NDArray[np.uint8]], step: int) -> None:
-        """Add pictures, (rows, H, W, 3) uint8 each, one row below the other."""
-        for name, rows_RHWC in pictures.items():
-            if self._writer is not None:
-                tall_HWC = rows_RHWC.reshape(-1, *rows_RHWC.shape[2:])
-                self._try(partial(self._writer.add_image, name, tall_HWC, step, dataformats="HWC"))
-
-    def close(self) -> None:
-        """Finish the file."""
-        if self._writer is not None:
-            self._try(self._writer.close)
-
-    def _open(self, folder: Path, resumed_step: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, and only rank 0 needs it
-
-        self._writer = SummaryWriter(str(folder), purge_step=resumed_step + 1)
-
-    def _add(self, curves: Mapping[str, float], step: int) -> None:
-        for name, value in curves.items():
-            self._writer.add_scalar(name, value, step)
-
-    def _try(self, action: Callable[[], Any]) -> None:
-        try:
-            action()
-        except Exception as error:  # noqa: BLE001 - whatever it is, curves are not worth a run
-            self._writer = None
-            self._say(f"TensorBoard failed and is off: {error!r}. {METRICS_NAME} goes on.")

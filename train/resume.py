@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from pipeline import record
 from pipeline.errors import StreamError, UsageError
@@ -12,6 +13,8 @@ from train.meter import METRICS_NAME
 from train.stream.config import StreamState
 from train.stream.lanes import PLAN_VERSION, LanePlan
 
+KEY_NAME = "key.txt"
+"""By what loggers know the run; written when one is asked for."""
 RUN_NAME = "run.json"
 """The recipe, what follows from it, and what it began on; written when a run begins."""
 
@@ -28,6 +31,13 @@ def find(out: Store, *, resume: bool, say: Callable[[str], None]) -> Checkpoint 
     if checkpoint.steps(out) or {RUN_NAME, METRICS_NAME} & set(out.names()):
         raise UsageError(f"{out.url} holds a run already. Go on with it by --resume, or choose another --out.")
     return None
+
+
+def key(out: Store) -> str:
+    """A name for the run in `out` that no other has, the same for all attempts at it."""
+    if not out.exists(KEY_NAME):
+        out.publish(KEY_NAME, uuid4().hex[:12].encode())
+    return out.read(KEY_NAME).decode()
 
 
 def stream_state(plan: LanePlan, index_sha256: str, step: int) -> StreamState:
