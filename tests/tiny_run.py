@@ -9,10 +9,11 @@ from torch import nn
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.store import Store
 from train.batch import Batch, Losses
-from train.job import Options, fit
+from train.job import fit
 from train.models.croma import CromaConfig
 from train.objective import CromaObjective
 from train.optim import OptimConfig
+from train.options import Options
 from train.recipes.croma import CromaRun
 from train.stream.config import StreamConfig
 

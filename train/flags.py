@@ -8,9 +8,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pipeline.errors import PretrainError
-from train.job import Options, fit
+from train.job import fit
 from train.loggers import SERVICES
 from train.objective import Objective
+from train.options import Options
 from train.recipes.run import narrowed, override
 from train.stop import Stopped
 from train.stream.where import where
@@ -102,6 +103,14 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         help="send curves and pictures there, too; may be given again; needs the extra of that name",
     )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
+    flags.add_argument(
+        "--reader-processes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="processes that read for each rank, --threads readers in each; 0: threads of the rank (the default). "
+        "For a GPU that waits for its data: 2, with 6 threads each",
+    )
     return flags
 
 

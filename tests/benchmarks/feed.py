@@ -25,9 +25,10 @@ from benchmarks.machine import report
 from benchmarks.peers import shards
 
 from pipeline.store import Store
-from train.job import Options, fit
+from train.job import fit
 from train.meter import read_rows
 from train.objective import CromaObjective
+from train.options import Options
 from train.recipes import croma
 
 TOLD = ("samples_per_s", "data_wait_share", "mfu", "memory_mb")

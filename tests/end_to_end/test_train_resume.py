@@ -11,9 +11,10 @@ from tiny_pairs import write_pairs, write_stacks
 
 from pipeline.store import Store
 from train import checkpoint
-from train.job import Options, fit
+from train.job import fit
 from train.meter import PROBES_NAME, read_rows, steady
 from train.objective import CromaObjective, SatmaeObjective
+from train.options import Options
 from train.recipes import croma, satmae
 from train.recipes.run import override
 

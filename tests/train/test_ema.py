@@ -20,12 +20,13 @@ from pipeline.store import Store
 from train import checkpoint, embedding, probing, restore, sharded_checkpoint
 from train.ema import Ema, decay_at
 from train.features import open_encoder
-from train.job import Options, fit
+from train.job import fit
 from train.meter import PROBES_NAME, read_rows, steady
 from train.models import weights
 from train.models.croma import Croma, CromaConfig
 from train.objective import CromaObjective
 from train.optim import OptimConfig, adamw, set_lr
+from train.options import Options
 from train.probes.spectrum import rank_me
 from train.recipes.croma import CromaRun
 from train.release import Request, export

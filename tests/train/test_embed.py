@@ -20,11 +20,12 @@ from pipeline.store import Store
 from train import embed as command
 from train.embedding import Request, embed
 from train.features import open_encoder
-from train.job import Options, fit
+from train.job import fit
 from train.models.croma import CromaConfig
 from train.models.satmae_config import SatmaeConfig
 from train.objective import CromaObjective, SatmaeObjective
 from train.optim import OptimConfig
+from train.options import Options
 from train.probes.labels import majority
 from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun

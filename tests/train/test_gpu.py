@@ -16,7 +16,7 @@ from train import loop
 from train.batch import Batch
 from train.embedding import Request, embed
 from train.features import open_encoder
-from train.job import Options, fit
+from train.job import fit
 from train.late import Late
 from train.meter import read_rows
 from train.models.blocks import compile_layers
@@ -24,6 +24,7 @@ from train.models.croma import CromaConfig
 from train.models.satmae_config import SatmaeConfig
 from train.objective import CromaObjective, SatmaeObjective
 from train.optim import OptimConfig
+from train.options import Options
 from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
 from train.stream.config import Share, StreamConfig

@@ -15,10 +15,13 @@ from typing import Any
 import pytest
 import torch
 from flaky_server import serving
+from tiny_run import train
 
 from pipeline.bands import S1_NAMES, S2_NAMES
-from pipeline.errors import CorruptShard, StreamError
+from pipeline.errors import CorruptShard, StreamError, UsageError
 from pipeline.store import Store
+from train.meter import read_rows, steady
+from train.options import Options
 from train.stream.cache import CachedShards, cache_folder
 from train.stream.config import Share, StreamConfig
 from train.stream.lanes import LanePlan
@@ -176,3 +179,20 @@ def test_they_share_a_cache(served: Store, pairs: Store, tmp_path: Path) -> None
     assert [batch.hashes_B.tolist() for batch, _ in ours] == [batch.hashes_B.tolist() for batch, _ in theirs]
     assert source.counts.hits + source.counts.misses >= 54
     assert source.counts.hits > 0
+
+
+def test_a_run_is_that_of_threads(pairs: Store, tmp_path: Path) -> None:
+    for count in (0, 2):
+        train(pairs, str(tmp_path / f"run-{count}"), reader_processes=count)
+    ours, theirs = (read_rows(Store.at(str(tmp_path / f"run-{count}"))) for count in (2, 0))
+    assert [steady(row) for row in ours] == [steady(row) for row in theirs]
+
+
+def test_what_lies_in_this_process_is_refused(pairs_at: Any, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="memory://"):
+        train(pairs_at("memory://here"), str(tmp_path / "run"), reader_processes=1)
+
+
+def test_fewer_than_none_are_refused() -> None:
+    with pytest.raises(UsageError, match="--reader-processes -1"):
+        Options(data="", out="", reader_processes=-1)

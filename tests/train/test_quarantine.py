@@ -14,7 +14,7 @@ from tiny_run import RUN, Failing, Killed, train
 from pipeline import manifest
 from pipeline.errors import CorruptShard
 from pipeline.store import Store
-from train import flags, job
+from train import flags, options
 from train.batch import Batch
 from train.meter import read_rows, steady
 from train.objective import CromaObjective
@@ -209,7 +209,7 @@ def test_more_than_one_in_a_hundred_end_the_run(tmp_path: Path) -> None:
 
 
 def test_by_default_the_first_one_ends_the_run(damaged: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert flags.parser("", ["tiny"]).get_default("on_corrupt") == job.Options(data="", out="").on_corrupt == "stop"
+    assert flags.parser("", ["tiny"]).get_default("on_corrupt") == options.Options(data="", out="").on_corrupt == "stop"
     monkeypatch.setattr(Reporter, "say", lambda *_: None)
     with pytest.raises(CorruptShard) as caught:
         train(damaged, str(tmp_path / "run"), LONGER)

@@ -95,7 +95,7 @@ def test_flags_are_frozen() -> None:
         *("--mode", "--seed", "--init", "--resume", "--checkpoint-every", "--threads", "--compile", "--recompute"),
         *("--cache", "--cache-gb", "--micro-batch", "--keep", "--keep-every"),
         *("--bbox", "--dates", "--max-cloud", "--shard", "--on-corrupt", "--probe-every", "--probe-samples", "--ema"),
-        "--log",
+        *("--log", "--reader-processes"),
     }
     assert all(action.help for action in parser._actions)
 

@@ -9,11 +9,12 @@ import torch
 
 from pipeline.store import Store
 from train import checkpoint
-from train.job import Options, fit
+from train.job import fit
 from train.meter import read_rows, steady
 from train.models.satmae_config import SatmaeConfig
 from train.objective import SatmaeObjective
 from train.optim import OptimConfig
+from train.options import Options
 from train.recipes.satmae import SatmaeRun
 from train.release import Request, export
 from train.stream.config import StreamConfig

@@ -22,12 +22,13 @@ from pipeline.errors import CorruptShard
 from pipeline.store import Store
 from train import checkpoint, embedding, probing, ranks
 from train.features import open_encoder
-from train.job import Options, fit
+from train.job import fit
 from train.meter import METRICS_NAME, PROBES_NAME, read_rows, steady
 from train.models.croma import CromaConfig
 from train.models.satmae_config import SatmaeConfig
 from train.objective import CromaObjective, SatmaeObjective
 from train.optim import OptimConfig
+from train.options import Options
 from train.probes.neighbours import recall
 from train.probes.spectrum import rank_me
 from train.recipes.croma import CromaRun
