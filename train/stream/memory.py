@@ -27,8 +27,6 @@ class Memory:
     """To be handed to other processes."""
     tensors: Mapping[str, Tensor]
     """By name; zeros at first."""
-    pinned: bool
-    """Whether a GPU copies from it without waiting."""
 
 
 def new_memory(rooms: Mapping[str, Room], *, pinned: bool) -> Memory:
@@ -45,8 +43,10 @@ def new_memory(rooms: Mapping[str, Room], *, pinned: bool) -> Memory:
         raise UsageError("--reader-processes needs Linux. Leave it out, and give --threads more.")
     fd = os.memfd_create("batches", os.MFD_CLOEXEC)
     os.ftruncate(fd, _size(rooms))
-    tensors = mapped(fd, rooms)
-    return Memory(fd=fd, tensors=tensors, pinned=pinned and _pin(tensors, _size(rooms)))
+    memory = Memory(fd=fd, tensors=mapped(fd, rooms))
+    if pinned:
+        _pin(memory, _size(rooms))
+    return memory
 
 
 def mapped(fd: int, rooms: Mapping[str, Room]) -> dict[str, Tensor]:
@@ -68,7 +68,7 @@ def _bytes(room: Room) -> int:
     return -(-math.prod(room.shape) * room.dtype.itemsize // _ALIGN) * _ALIGN
 
 
-def _pin(tensors: Mapping[str, Tensor], size: int) -> bool:
-    """Page-lock the memory, which lives as long as the process: a driver that refuses makes copies slower, no more."""
-    start = min(tensor.data_ptr() for tensor in tensors.values())
-    return int(torch.cuda.cudart().cudaHostRegister(start, size, 0)) == 0  # type: ignore[no-untyped-call]
+def _pin(memory: Memory, size: int) -> None:
+    """Page-lock it for as long as this process lives. A driver that refuses makes copies slower, no more."""
+    start = min(tensor.data_ptr() for tensor in memory.tensors.values())
+    torch.cuda.cudart().cudaHostRegister(start, size, 0)  # type: ignore[no-untyped-call]

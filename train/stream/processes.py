@@ -25,7 +25,7 @@ from pipeline.errors import PretrainError, StreamError
 from train.stream import heap
 from train.stream.cache import CachedShards
 from train.stream.config import Share, StreamConfig
-from train.stream.memory import Memory, mapped, new_memory
+from train.stream.memory import mapped, new_memory
 from train.stream.readers import pieces
 from train.stream.ring import Room, Slot, rooms_of, slot_in
 from train.stream.rows import Filler, Row
@@ -41,7 +41,7 @@ class Processes:
     def __init__(self, filler: Filler, config: StreamConfig, share: Share) -> None:
         """Start them; no byte is read yet."""
         self._samples, self._config, self._share = filler.samples, config, share
-        self._memories: list[Memory] = []
+        self._numbers = itertools.count()
         self._workers = [_Worker(filler, share.threads) for _ in range(share.processes)]
 
     def slot(self, rows: int) -> Slot:
@@ -51,8 +51,7 @@ class Processes:
         for worker in self._workers:
             worker.share(memory.fd, rooms)
         os.close(memory.fd)
-        self._memories.append(memory)
-        return slot_in(memory.tensors, number=len(self._memories) - 1)
+        return slot_in(memory.tensors, number=next(self._numbers))
 
     def fill(self, slot: Slot, rows: Sequence[Row]) -> list[Future[None]]:
         """As the protocol says; pieces go to the processes in turn."""
