@@ -82,7 +82,7 @@ class Cases:
     def __len__(self) -> int:
         return len(self.ids_R)
 
-    def where(self, kept_R: NDArray[np.bool_]) -> "Cases":
+    def where(self, kept_R: NDArray[np.bool_] | slice) -> "Cases":
         """Some of the rows."""
         return Cases(
             ids_R=self.ids_R[kept_R], positives_R=self.positives_R[kept_R], negatives_RN=self.negatives_RN[kept_R]
