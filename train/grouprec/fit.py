@@ -1,0 +1,240 @@
+"""The training: pseudo-groups now and then, steps on what they say, and an epoch of BPR. Read `Trainer.epoch` first.
+
+On the CPU only: a step moves a few hundred rows, and what a GPU would save is less than what calling it costs.
+"""
+
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from train.grouprec import evaluate, identify, pairwise, pretext, rowwise, sampling, ties
+from train.grouprec.graph import Graph
+from train.grouprec.interactions import Cases, Dataset, Pairs
+from train.grouprec.modes import FitConfig, GroupingConfig
+from train.grouprec.peers import Peers
+from train.grouprec.pretext import Targets
+from train.grouprec.scoring import VectorScorer
+from train.grouprec.sphere import Vectors
+from train.grouprec.state import begin
+from train.grouprec.tables import hold_out
+
+_VALIDATED = 10_000
+"""Users whose held-out item decides which epoch is kept, at most."""
+_NEGATIVES = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """How an epoch went."""
+
+    epoch: int
+    """From 1."""
+    bpr: float
+    """Mean over the pairs."""
+    pull: float | None
+    """Of the last step; None without pseudo-groups."""
+    fit: float | None
+    """The same."""
+    groups: int
+    """Pseudo-groups."""
+    validation: float | None
+    """NDCG@10 of the held-out items, tie-aware; None where it was not taken."""
+    seconds: float
+    """All of it but validation."""
+
+
+class Trainer:
+    """A run on one data set."""
+
+    def __init__(self, data: Dataset, config: FitConfig, *, seed: int, peers: Peers | None = None) -> None:
+        """Hold items out, and draw first vectors."""
+        self.data, self.config, self.seed = data, config, seed
+        self.peers = peers or Peers()
+        self.positives, self.held = _split(data.user_items, seed) if config.select else (data.user_items, None)
+        self.warm_U = self.positives.counts > 0
+        self.graph = Graph.of(self.positives, config.layers)
+        self.state = begin(data, config, seed=seed)
+        self._targets: Targets | None = None
+
+    def epoch(self) -> Report:
+        """One epoch.
+
+        Raises:
+            UsageError: the training diverged.
+        """
+        state, grouping, started = self.state, self.config.grouping, perf_counter()
+        number = state.epochs
+        if grouping is not None and number >= grouping.warmup and (number - grouping.warmup) % grouping.every == 0:
+            self._look_for_groups(grouping)
+        losses = None
+        if grouping is not None and len(state.center_GD):
+            for _ in range(grouping.steps):
+                losses = self._learn_from_groups(grouping)
+        loss = self._learn_from_pairs(number)
+        state.epochs = number + 1
+        seconds = perf_counter() - started
+        return Report(
+            epoch=state.epochs,
+            bpr=loss,
+            pull=losses[0] if losses else None,
+            fit=losses[1] if losses else None,
+            groups=len(state.center_GD),
+            validation=self._validate(),
+            seconds=seconds,
+        )
+
+    def run(self) -> list[Report]:
+        """All epochs that are left, and what they gave."""
+        reports = [self.epoch() for _ in range(self.config.epochs - self.state.epochs)]
+        self.finish()
+        return reports
+
+    def finish(self) -> None:
+        """Go back to the best epoch, where epochs were compared."""
+        state = self.state
+        if state.best:
+            state.table_ND, state.head_1W = state.best["table"], state.best["head"]
+            state.center_GD, state.assignment_U = state.best["centers"], state.best["assignment"]
+
+    def vectors(self) -> tuple[Vectors, Vectors]:
+        """Of users and items, as they are scored."""
+        spread = self.graph.spread(self.state.table_ND).numpy()
+        return spread[: self.data.n_users], spread[self.data.n_users :]
+
+    def scorer(self) -> VectorScorer:
+        """What is evaluated."""
+        user_UD, item_ID = self.vectors()
+        counted = self.warm_U if self.config.warm_members else np.ones(self.data.n_users, np.bool_)
+        return VectorScorer(
+            user_UD=user_UD,
+            item_ID=item_ID,
+            head_1W=self.state.head_1W,
+            scorer=self.config.scorer,
+            members=self.data.members,
+            counted_U=counted,
+            center_GD=self.state.center_GD.numpy(),
+            together=self.config.together,
+        )
+
+    def _look_for_groups(self, grouping: GroupingConfig) -> None:
+        found = identify.identify(
+            self.vectors()[0], self.warm_U, grouping.identify, seed=self.seed * 1_000_003 + self.state.epochs
+        )
+        self.state.center_GD = torch.from_numpy(found.centers_GD)
+        self.state.assignment_U = torch.from_numpy(found.assignment_U)
+        self.state.memories.pop("centers", None)
+        self._targets = None
+
+    def _learn_from_groups(self, grouping: GroupingConfig) -> tuple[float, float]:
+        """One step on the pretext losses of all users; both before it."""
+        targets, config = self._known_targets(grouping), grouping.pretext
+        spread = self.graph.spread(self.state.table_ND).clone().requires_grad_()
+        centers = self.state.center_GD.clone().requires_grad_()
+        own_U = self.state.assignment_U
+        users = slice(0, self.data.n_users)
+        pulled = own_U >= 0 if config.pull == "nearest" else users
+        pull = pretext.pull_and_repulsion(spread[users][pulled], centers, own_U[pulled], config)
+        fit = pretext.fit_groups(centers, spread[self.data.n_users :], targets)
+        parts = {"pull": config.pull_weight * pull, "fit": config.fit_weight * fit}
+        wholes = {"table": parts["pull"] + parts["fit"]} if grouping.joint else parts
+        for name, loss in wholes.items():
+            by_vectors, by_centers = torch.autograd.grad(loss, (spread, centers), retain_graph=True)
+            self._move_table(name, by_vectors, name)
+            if grouping.learned:
+                memory = self.state.memory("centers", self.state.center_GD, self.config)
+                rowwise.step(self.state.center_GD, memory, None, by_centers, lr=self.config.lr)
+        return float(pull.detach()), float(fit.detach())
+
+    def _move_table(self, memory: str, by_vectors: Tensor, loss: str) -> None:
+        rows = {"pull": slice(0, self.data.n_users), "fit": slice(self.data.n_users, None)}.get(loss, slice(None))
+        gradient = self.graph.spread(by_vectors)
+        table = self.state.table_ND
+        memories = self.state.memory(memory, table[rows], self.config)
+        rowwise.step(table[rows], memories, None, gradient[rows], lr=self.config.lr)
+
+    def _known_targets(self, grouping: GroupingConfig) -> Targets:
+        if self._targets is None:
+            self._targets = pretext.make_targets(
+                self.state.groups(), self.vectors()[0], self.positives, grouping.pretext
+            )
+        return self._targets
+
+    def _learn_from_pairs(self, number: int) -> float:
+        config, state = self.config, self.state
+        if config.forgetful:
+            for name in ("table", "head"):
+                state.memories.pop(name, None)
+        pairs = sampling.epoch(self.positives, config.negatives, seed=self.seed, number=number)
+        columns = (pairs.users_P, pairs.liked_P + self.data.n_users, pairs.others_P + self.data.n_users)
+        nodes_3P = torch.from_numpy(np.stack(columns))
+        total = torch.zeros(())
+        for start in range(0, nodes_3P.shape[1], config.batch):
+            total += self._step(nodes_3P[:, start : start + config.batch])
+        return float(total) / max(nodes_3P.shape[1], 1)
+
+    def _step(self, nodes_3B: Tensor) -> Tensor:
+        """Learn from a batch; its loss, summed."""
+        count, config, state = nodes_3B.shape[1], self.config, self.state
+        own_3B = nodes_3B[:, self.peers.share(count)]
+        nodes = own_3B.flatten()
+        vectors_3BD = self.graph.spread(state.table_ND).index_select(0, nodes).view(3, -1, config.width)
+        found = pairwise.gradient(
+            vectors_3BD[0],
+            vectors_3BD[1:],
+            state.head_1W,
+            config.scorer,
+            temperature=config.temperature,
+            pairs=count,
+        )
+        by_vectors = torch.cat((found.user_BD, found.items_2BD.view(-1, config.width)))
+        self._move_rows(nodes, by_vectors, most=3 * -(-count // self.peers.world_size), count=count)
+        if config.scorer != "dot":
+            memory = state.memory("head", state.head_1W, config)
+            rowwise.step(state.head_1W, memory, None, self.peers.total(found.head_1W), lr=config.lr)
+        return self.peers.total(found.loss)
+
+    def _move_rows(self, nodes: Tensor, by_vectors: Tensor, *, most: int, count: int) -> None:
+        config, table = self.config, self.state.table_ND
+        memory = self.state.memory("table", table, config)
+        if config.layers == 0 and config.decay:
+            by_vectors = by_vectors + config.decay / count * table[nodes]
+        nodes, by_vectors = self.peers.rows(nodes, by_vectors, most)
+        if config.layers:
+            whole = torch.zeros_like(table).index_add_(0, nodes, by_vectors)
+            gradient = self.graph.spread(whole)
+            if config.decay:
+                gradient.index_add_(0, nodes, table[nodes], alpha=config.decay / count)
+            rowwise.step(table, memory, None, gradient, lr=config.lr)
+            return
+        rows, at = torch.unique(nodes, return_inverse=True)
+        summed = by_vectors.new_zeros(len(rows), config.width)
+        summed.scatter_add_(0, at.unsqueeze(1).expand_as(by_vectors), by_vectors)
+        rowwise.step(table, memory, rows, summed, lr=config.lr)
+
+    def _validate(self) -> float | None:
+        """NDCG@10 of the held-out items, now and then; keeps the tensors of the best epoch."""
+        state, config = self.state, self.config
+        if self.held is None or (state.epochs % config.select_every and state.epochs != config.epochs):
+            return None
+        found = evaluate.stand(self.scorer(), "user", self.held, self.positives, protocol="listed")
+        value = ties.figures(found, "expected").ndcg["10"]
+        if value > state.best_value:
+            state.best_epoch, state.best_value = state.epochs, value
+            state.best = {name: tensor.clone() for name, tensor in state.tensors().items()}
+        return value
+
+
+def _split(positives: Pairs, seed: int) -> tuple[Pairs, Cases | None]:
+    """Training positives, and held-out ones of some users among items that they lack; None where nobody has two."""
+    random = np.random.default_rng((seed, 0x5E1EC7))
+    cases, kept = hold_out(positives, seed=seed)
+    chosen = np.sort(random.permutation(len(cases))[:_VALIDATED])
+    chosen = chosen[positives.counts[cases.ids_R[chosen]] < positives.n_columns]
+    if not len(chosen):
+        return positives, None
+    users = cases.ids_R[chosen]
+    drawn = sampling.unknown(positives, np.repeat(users, _NEGATIVES), random).reshape(-1, _NEGATIVES)
+    return kept, Cases(ids_R=users, positives_R=cases.positives_R[chosen], negatives_RN=drawn)
