@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.index import crc32c
 from train.grouprec import evaluate, identify, pairwise, pretext, rowwise, sampling, ties
 from train.grouprec.graph import Graph
 from train.grouprec.interactions import Cases, Dataset, Pairs
@@ -42,6 +43,12 @@ class Report:
     """Pseudo-groups."""
     validation: float | None
     """NDCG@10 of the held-out items, tie-aware; None where it was not taken."""
+    pairs: int
+    """That were learned from."""
+    grad_norm: float
+    """Of the vectors; root of the mean square over the steps."""
+    drawn: str
+    """Hex. Checksum of the negatives: a resumed run draws the same."""
     seconds: float
     """All of it but validation."""
 
@@ -57,7 +64,6 @@ class Trainer:
         self.warm_U = self.positives.counts > 0
         self.graph = Graph.of(self.positives, config.layers)
         self.state = begin(data, config, seed=seed)
-        self._targets: Targets | None = None
 
     def epoch(self) -> Report:
         """One epoch.
@@ -70,10 +76,11 @@ class Trainer:
         if grouping is not None and number >= grouping.warmup and (number - grouping.warmup) % grouping.every == 0:
             self._look_for_groups(grouping)
         losses = None
-        if grouping is not None and len(state.center_GD):
+        if grouping is not None and state.targets is not None:
             for _ in range(grouping.steps):
-                losses = self._learn_from_groups(grouping)
-        loss = self._learn_from_pairs(number)
+                losses = self._learn_from_groups(grouping, state.targets)
+        pairs = sampling.epoch(self.positives, self.config.negatives, seed=self.seed, number=number)
+        loss, grad_norm = self._learn_from_pairs(pairs)
         state.epochs = number + 1
         seconds = perf_counter() - started
         return Report(
@@ -83,6 +90,9 @@ class Trainer:
             fit=losses[1] if losses else None,
             groups=len(state.center_GD),
             validation=self._validate(),
+            pairs=len(pairs.users_P),
+            grad_norm=grad_norm,
+            drawn=f"{crc32c(pairs.others_P.tobytes()):08x}",
             seconds=seconds,
         )
 
@@ -120,17 +130,18 @@ class Trainer:
         )
 
     def _look_for_groups(self, grouping: GroupingConfig) -> None:
-        found = identify.identify(
-            self.vectors()[0], self.warm_U, grouping.identify, seed=self.seed * 1_000_003 + self.state.epochs
-        )
+        vectors_UD, seed = self.vectors()[0], self.seed * 1_000_003 + self.state.epochs
+        found = identify.identify(vectors_UD, self.warm_U, grouping.identify, seed=seed)
         self.state.center_GD = torch.from_numpy(found.centers_GD)
         self.state.assignment_U = torch.from_numpy(found.assignment_U)
         self.state.memories.pop("centers", None)
-        self._targets = None
+        self.state.targets = None
+        if len(found.centers_GD):
+            self.state.targets = pretext.make_targets(found, vectors_UD, self.positives, grouping.pretext)
 
-    def _learn_from_groups(self, grouping: GroupingConfig) -> tuple[float, float]:
+    def _learn_from_groups(self, grouping: GroupingConfig, targets: Targets) -> tuple[float, float]:
         """One step on the pretext losses of all users; both before it."""
-        targets, config = self._known_targets(grouping), grouping.pretext
+        config = grouping.pretext
         spread = self.graph.spread(self.state.table_ND).clone().requires_grad_()
         centers = self.state.center_GD.clone().requires_grad_()
         own_U = self.state.assignment_U
@@ -155,28 +166,23 @@ class Trainer:
         memories = self.state.memory(memory, table[rows], self.config)
         rowwise.step(table[rows], memories, None, gradient[rows], lr=self.config.lr)
 
-    def _known_targets(self, grouping: GroupingConfig) -> Targets:
-        if self._targets is None:
-            self._targets = pretext.make_targets(
-                self.state.groups(), self.vectors()[0], self.positives, grouping.pretext
-            )
-        return self._targets
-
-    def _learn_from_pairs(self, number: int) -> float:
-        config, state = self.config, self.state
+    def _learn_from_pairs(self, pairs: sampling.Epoch) -> tuple[float, float]:
+        """An epoch; its mean loss, and the usual length of its gradients."""
+        config, state, n_users = self.config, self.state, self.data.n_users
         if config.forgetful:
             for name in ("table", "head"):
                 state.memories.pop(name, None)
-        pairs = sampling.epoch(self.positives, config.negatives, seed=self.seed, number=number)
-        columns = (pairs.users_P, pairs.liked_P + self.data.n_users, pairs.others_P + self.data.n_users)
+        columns = (pairs.users_P, pairs.liked_P + n_users, pairs.others_P + n_users)
         nodes_3P = torch.from_numpy(np.stack(columns))
-        total = torch.zeros(())
-        for start in range(0, nodes_3P.shape[1], config.batch):
-            total += self._step(nodes_3P[:, start : start + config.batch])
-        return float(total) / max(nodes_3P.shape[1], 1)
+        total, square, starts = torch.zeros(()), torch.zeros(()), range(0, nodes_3P.shape[1], config.batch)
+        for start in starts:
+            loss, gradient = self._step(nodes_3P[:, start : start + config.batch])
+            total += loss
+            square += torch.linalg.vector_norm(gradient).square_()
+        return float(total) / max(nodes_3P.shape[1], 1), float(square / max(len(starts), 1)) ** 0.5
 
-    def _step(self, nodes_3B: Tensor) -> Tensor:
-        """Learn from a batch; its loss, summed."""
+    def _step(self, nodes_3B: Tensor) -> tuple[Tensor, Tensor]:
+        """Learn from a batch; its loss, summed, and the gradient by the vectors that moved."""
         count, config, state = nodes_3B.shape[1], self.config, self.state
         own_3B = nodes_3B[:, self.peers.share(count)]
         nodes = own_3B.flatten()
@@ -190,13 +196,13 @@ class Trainer:
             pairs=count,
         )
         by_vectors = torch.cat((found.user_BD, found.items_2BD.view(-1, config.width)))
-        self._move_rows(nodes, by_vectors, most=3 * -(-count // self.peers.world_size), count=count)
+        gradient = self._move_rows(nodes, by_vectors, most=3 * -(-count // self.peers.world_size), count=count)
         if config.scorer != "dot":
             memory = state.memory("head", state.head_1W, config)
             rowwise.step(state.head_1W, memory, None, self.peers.total(found.head_1W), lr=config.lr)
-        return self.peers.total(found.loss)
+        return self.peers.total(found.loss), gradient
 
-    def _move_rows(self, nodes: Tensor, by_vectors: Tensor, *, most: int, count: int) -> None:
+    def _move_rows(self, nodes: Tensor, by_vectors: Tensor, *, most: int, count: int) -> Tensor:
         config, table = self.config, self.state.table_ND
         memory = self.state.memory("table", table, config)
         if config.layers == 0 and config.decay:
@@ -208,11 +214,12 @@ class Trainer:
             if config.decay:
                 gradient.index_add_(0, nodes, table[nodes], alpha=config.decay / count)
             rowwise.step(table, memory, None, gradient, lr=config.lr)
-            return
+            return gradient
         rows, at = torch.unique(nodes, return_inverse=True)
         summed = by_vectors.new_zeros(len(rows), config.width)
         summed.scatter_add_(0, at.unsqueeze(1).expand_as(by_vectors), by_vectors)
         rowwise.step(table, memory, rows, summed, lr=config.lr)
+        return summed
 
     def _validate(self) -> float | None:
         """NDCG@10 of the held-out items, now and then; keeps the tensors of the best epoch."""
@@ -221,7 +228,8 @@ class Trainer:
             return None
         found = evaluate.stand(self.scorer(), "user", self.held, self.positives, protocol="listed")
         value = ties.figures(found, "expected").ndcg["10"]
-        if value > state.best_value:
+        grouped = config.grouping is None or len(state.center_GD)  # a run for groups does not end before there are any
+        if value > state.best_value and grouped:
             state.best_epoch, state.best_value = state.epochs, value
             state.best = {name: tensor.clone() for name, tensor in state.tensors().items()}
         return value

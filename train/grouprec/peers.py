@@ -44,6 +44,10 @@ class Peers:
         dist.all_gather(all_gradients, gradient)
         return torch.cat(all_rows), torch.cat(all_gradients)
 
+    def any(self, *, here: bool) -> bool:
+        """Whether something is so on one rank or more; all ranks wait for each other."""
+        return here if self.world_size == 1 else bool(self.total(torch.tensor(float(here))) > 0)
+
     def total(self, part: Tensor) -> Tensor:
         """The sum of all ranks' parts."""
         if self.world_size > 1:

@@ -47,7 +47,7 @@ def step(parameter: Tensor, memory: Moments, rows: Tensor | None, gradient: Tens
         parameter: (N, D), changed in place.
         memory: of this tensor, changed in place; it knows which optimizer it is of.
         rows: (R,) distinct numbers; None: all.
-        gradient: (R, D) of these rows; may be overwritten.
+        gradient: (R, D) of these rows.
         lr: learning rate.
     """
     memory.step += 1
@@ -66,7 +66,7 @@ def _rmsprop(memory: Moments, rows: Tensor | None, gradient: Tensor) -> Tensor:
         memory.last.fill_(memory.step)
     else:
         memory.last.index_fill_(0, rows, memory.step)
-    return gradient.div_(second.sqrt().add_(_EPSILON))
+    return gradient / second.sqrt().add_(_EPSILON)
 
 
 def _adam(memory: Moments, rows: Tensor | None, gradient: Tensor) -> Tensor:

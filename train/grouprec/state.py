@@ -10,6 +10,7 @@ from train.grouprec import pairwise, rowwise
 from train.grouprec.identify import PseudoGroups
 from train.grouprec.interactions import Dataset
 from train.grouprec.modes import FitConfig
+from train.grouprec.pretext import Targets
 from train.grouprec.rowwise import Moments
 
 
@@ -25,6 +26,8 @@ class State:
     """Of pseudo-groups, as they are learned."""
     assignment_U: Tensor
     """Pseudo-group of each user when they were last looked for; -1 for none."""
+    targets: Targets | None = None
+    """What the members of pseudo-groups have; memberships are of the time when the groups were looked for."""
     memories: dict[str, Moments] = field(default_factory=dict)
     """By name of the tensor, or of the loss."""
     epochs: int = 0

@@ -1,0 +1,99 @@
+"""A run's state as a checkpoint, and back."""
+
+import platform
+from importlib.metadata import version
+
+import torch
+from torch import Tensor
+
+from pipeline import record
+from pipeline.errors import StreamError
+from train.checkpoint import Checkpoint, differences
+from train.grouprec.fit import Trainer
+from train.grouprec.pretext import Targets
+from train.grouprec.rowwise import Moments
+from train.grouprec.state import State
+from train.stream.config import StreamState
+
+_PLAN = 1
+"""Of `sampling`: raised where the same seed draws other pairs."""
+_BEST = "best/"
+
+
+def pack(trainer: Trainer, sha256: str) -> Checkpoint:
+    """All that the rest of a run depends on."""
+    state = trainer.state
+    model = state.tensors() | {_BEST + name: tensor for name, tensor in state.best.items()}
+    return Checkpoint(
+        step=state.epochs,
+        stream=_position(trainer, sha256),
+        recipe=record.to_json(trainer.config),
+        versions={"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")},
+        model=model,
+        optimizer=_memories(state) | _targets(state),
+    )
+
+
+def unpack(found: Checkpoint, trainer: Trainer, sha256: str, *, where: str) -> None:
+    """Go on from a checkpoint.
+
+    Raises:
+        StreamError: it is of other data, another seed or other settings.
+    """
+    trainer.state.epochs = found.step
+    different = differences(found.recipe, record.to_json(trainer.config))
+    different += differences(record.to_json(found.stream), record.to_json(_position(trainer, sha256)), at="data.")
+    if different:
+        raise StreamError(
+            f"{where} was begun otherwise: {'; '.join(different)}. "
+            "Resume with the flags and the data it was begun with, or choose another --out."
+        )
+    trainer.state = _state(found)
+
+
+def _position(trainer: Trainer, sha256: str) -> StreamState:
+    pairs = trainer.state.epochs * trainer.config.negatives * len(trainer.positives)
+    return StreamState(plan_version=_PLAN, index_sha256=sha256, seed=trainer.seed, lanes=1, samples_consumed=pairs)
+
+
+def _memories(state: State) -> dict[str, Tensor]:
+    parts = {
+        f"{kind}/{name}": getattr(memory, kind)
+        for name, memory in state.memories.items()
+        for kind in ("first", "second", "last")
+    }
+    counts = {f"step/{name}": torch.tensor([memory.step]) for name, memory in state.memories.items()}
+    best = torch.tensor([float(state.best_epoch), state.best_value], dtype=torch.float64)
+    return {**parts, **counts, "best": best}
+
+
+def _targets(state: State) -> dict[str, Tensor]:
+    found = state.targets
+    return {} if found is None else {f"targets/{name}": getattr(found, name) for name in Targets.__dataclass_fields__}
+
+
+def _state(found: Checkpoint) -> State:
+    model, kept = found.model, found.optimizer
+    names = [name.removeprefix("step/") for name in kept if name.startswith("step/")]
+    return State(
+        table_ND=model["table"],
+        head_1W=model["head"],
+        center_GD=model["centers"],
+        assignment_U=model["assignment"],
+        memories={
+            name: Moments(
+                first=kept[f"first/{name}"],
+                second=kept[f"second/{name}"],
+                last=kept[f"last/{name}"],
+                step=int(kept[f"step/{name}"]),
+            )
+            for name in names
+        },
+        targets=Targets(**{name: kept[f"targets/{name}"] for name in Targets.__dataclass_fields__})
+        if "targets/items_Z" in kept
+        else None,
+        epochs=found.step,
+        best_epoch=int(kept["best"][0]),
+        best_value=float(kept["best"][1]),
+        best={name.removeprefix(_BEST): tensor for name, tensor in model.items() if name.startswith(_BEST)},
+    )
