@@ -77,6 +77,7 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument("--resume", action="store_true", help="go on from the last checkpoints in OUT, if there are any")
     flags.add_argument("--checkpoint-every", type=int, default=10, metavar="EPOCHS", help="(10)")
     flags.add_argument("--keep", type=int, default=2, metavar="N", help="newest checkpoints that stay (2)")
+    flags.add_argument("--report", metavar="URL", help="a folder that gets a page about the runs, and its numbers")
     flags.add_argument(
         "--recommend", metavar="WHO", help="user:NAME, members:NAME,NAME or group:NUMBER of a finished run"
     )

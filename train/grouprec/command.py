@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline import record
 from pipeline.errors import UsageError
 from pipeline.store import Store
-from train.grouprec import evaluate, job, outcome, source, tabulate
+from train.grouprec import evaluate, job, outcome, planted_check, report, source, tabulate
 from train.grouprec.baselines import Ease, Popularity
 from train.grouprec.candidates import PROTOCOLS, Protocol
 from train.grouprec.interactions import Dataset
@@ -42,15 +42,16 @@ def run(asked: Namespace, around: Surroundings) -> bool:
     if asked.recommend:
         _recommend(asked, found, around)
         return True
-    if found.defects is not None:
-        for sentence in found.defects.sentences():
-            around.say(f"{found.name}: {sentence}")
+    for sentence in _defects(found):
+        around.say(f"{found.name}: {sentence}")
     outcomes = _baselines(asked, found) + _runs(asked, found, around)
     if len(outcomes) < len(_names(asked.baselines, BASELINES, "baselines")) + asked.seeds * len(_modes(asked)):
         return False
     if around.peers.rank == 0:
         for warning in tabulate.warnings(outcomes):
             around.say(f"warning: {warning}")
+        if asked.report is not None:
+            report.publish(Store.at(asked.report), outcomes, planted_check.check(), _defects(found))
         _show(tabulate.lines(outcomes), as_json=asked.json)
     return True
 
@@ -80,6 +81,10 @@ def _check(asked: Namespace) -> None:
         raise UsageError(
             f"--groups {asked.groups}: use 1 or more, with --identifier kmeans; the others find the number."
         )
+
+
+def _defects(found: Source) -> list[str]:
+    return [] if found.defects is None else found.defects.sentences()
 
 
 def _names(text: str, known: Iterable[str], flag: str) -> list[str]:

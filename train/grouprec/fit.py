@@ -60,7 +60,7 @@ class Trainer:
         """Hold items out, and draw first vectors."""
         self.data, self.config, self.seed = data, config, seed
         self.peers = peers or Peers()
-        self.positives, self.held = _split(data.user_items, seed) if config.select else (data.user_items, None)
+        self.positives, self.held = _split(data, seed) if config.select else (data.user_items, None)
         self.warm_U = self.positives.counts > 0
         self.graph = Graph.of(self.positives, config.layers)
         self.state = begin(data, config, seed=seed)
@@ -96,9 +96,18 @@ class Trainer:
             seconds=seconds,
         )
 
+    @property
+    def done(self) -> bool:
+        """Whether no epoch is left, or the last good one is too long ago."""
+        state, config = self.state, self.config
+        stale = 0 < state.best_epoch <= state.epochs - config.patience
+        return state.epochs >= config.epochs or (config.select and stale)
+
     def run(self) -> list[Report]:
         """All epochs that are left, and what they gave."""
-        reports = [self.epoch() for _ in range(self.config.epochs - self.state.epochs)]
+        reports = []
+        while not self.done:
+            reports.append(self.epoch())
         self.finish()
         return reports
 
@@ -235,14 +244,23 @@ class Trainer:
         return value
 
 
-def _split(positives: Pairs, seed: int) -> tuple[Pairs, Cases | None]:
-    """Training positives, and held-out ones of some users among items that they lack; None where nobody has two."""
-    random = np.random.default_rng((seed, 0x5E1EC7))
+def _split(data: Dataset, seed: int) -> tuple[Pairs, Cases | None]:
+    """Training positives, and held-out ones of some users among other items; None where nobody has two.
+
+    The other items are such as the test has: where negatives are listed, any at all, training items among them, as in
+    both benchmarks; otherwise items that the user lacks.
+    """
+    random, positives = np.random.default_rng((seed, 0x5E1EC7)), data.user_items
     cases, kept = hold_out(positives, seed=seed)
     chosen = np.sort(random.permutation(len(cases))[:_VALIDATED])
     chosen = chosen[positives.counts[cases.ids_R[chosen]] < positives.n_columns]
     if not len(chosen):
         return positives, None
-    users = cases.ids_R[chosen]
-    drawn = sampling.unknown(positives, np.repeat(users, _NEGATIVES), random).reshape(-1, _NEGATIVES)
-    return kept, Cases(ids_R=users, positives_R=cases.positives_R[chosen], negatives_RN=drawn)
+    users, own = np.repeat(cases.ids_R[chosen], _NEGATIVES), np.repeat(cases.positives_R[chosen], _NEGATIVES)
+    if data.user_cases.negatives_RN.size:
+        drawn = (own + random.integers(1, positives.n_columns, len(own))) % positives.n_columns
+    else:
+        drawn = sampling.unknown(positives, users, random)
+    return kept, Cases(
+        ids_R=cases.ids_R[chosen], positives_R=cases.positives_R[chosen], negatives_RN=drawn.reshape(-1, _NEGATIVES)
+    )

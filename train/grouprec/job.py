@@ -61,7 +61,7 @@ def fit(
     _together(lambda: _restore(trainer, source, store, resume=options.resume, say=around.say), around.peers)
     with _metering(store, trainer.state.epochs, around.peers) as meter:
         reports = _epochs(trainer, meter, options, around, save=lambda: _save(trainer, source, store, options.keep))
-    if trainer.state.epochs < config.epochs:
+    if not trainer.done:
         return None
     trainer.finish()
     found = outcome.of_run(trainer, source, reports, options.protocols)
@@ -76,14 +76,13 @@ def _epochs(
     """All epochs that are left, or those up to a stop, which are saved; rank 0 has the meter, tells and saves."""
     reports: list[Report] = []
     stopping = False
-    while trainer.state.epochs < trainer.config.epochs and not stopping:
+    while not trainer.done and not stopping:
         reports.append(trainer.epoch())
         stopping = around.peers.any(here=around.asked_to_stop())
         if meter is None:
             continue
         _tell(reports[-1], trainer, meter, around.say)
-        due = trainer.state.epochs % options.checkpoint_every == 0 or trainer.state.epochs == trainer.config.epochs
-        if stopping or due:
+        if stopping or trainer.done or trainer.state.epochs % options.checkpoint_every == 0:
             meter.publish()
             save()
     return reports

@@ -3,7 +3,8 @@
 `paper`        the method as printed: adaptive density, exploring, merging, splitting; all users pulled to all centres
 `reference`    what the released code does, its saturating scorer and fixed centres included, to reproduce its figures
 `recommended`  what helps, each decision from itr.md, section 6
-`bpr`          no groups at all: what the others are to be compared with
+`ungrouped`    `recommended` without its groups: what they are worth
+`bpr`          plain BPR matrix factorisation: what the others are to be compared with
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +19,7 @@ from train.grouprec.pairwise import ScorerName
 from train.grouprec.pretext import PretextConfig
 from train.grouprec.rowwise import OptimizerName
 
-Mode = Literal["paper", "reference", "recommended", "bpr"]
+Mode = Literal["paper", "reference", "recommended", "ungrouped", "bpr"]
 Together = Literal["mean", "scores", "misery", "center"]
 """A group is scored by its members' mean vector · mean score · lowest score · the pseudo-group nearest to the mean."""
 
@@ -77,6 +78,8 @@ class FitConfig:
     """Hold one item of each user out, and keep the epoch that ranks them best; otherwise the last epoch is kept."""
     select_every: int = 5
     """Epochs."""
+    patience: int = 20
+    """Epochs without a better one after which the run ends, where epochs are compared."""
     together: Together = "mean"
     """How a group is scored."""
     warm_members: bool = True
@@ -144,6 +147,11 @@ def recommended(data: str) -> FitConfig:  # noqa: ARG001 - one setting for all d
     return FitConfig(mode="recommended", layers=2)
 
 
+def ungrouped(data: str) -> FitConfig:
+    """The recommended model and training, without groups."""
+    return replace(recommended(data), mode="ungrouped", grouping=None)
+
+
 def bpr(data: str) -> FitConfig:  # noqa: ARG001 - one setting for all data
     """Plain BPR matrix factorisation."""
     return FitConfig(mode="bpr", grouping=None)
@@ -153,6 +161,7 @@ MODES: Mapping[Mode, Callable[[str], FitConfig]] = {
     "paper": paper,
     "reference": reference,
     "recommended": recommended,
+    "ungrouped": ungrouped,
     "bpr": bpr,
 }
 
