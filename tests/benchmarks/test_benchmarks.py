@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import attention, feed, machine, optimizer, step, stream
+from benchmarks import attention, feed, grouprec, machine, optimizer, step, stream
 from torch.nn.attention.flex_attention import flex_attention
 
 from train.models.blocks import explicit_attention
@@ -102,3 +102,10 @@ def test_a_bias_from_coordinates_inside_the_kernel_is_the_same() -> None:
     bias = alibi_bias(yx_BL2, yx_BL2, slopes_N)
     found = attention.flexible(flex_attention, yx_BL2, slopes_N)(*(x.detach() for x in qkv), bias=None)
     torch.testing.assert_close(found, explicit_attention(*qkv, bias=bias).detach(), atol=1e-5, rtol=1e-5)
+
+
+def test_grouprec_measures_sizes_and_the_released_codes_epoch() -> None:
+    small, row = grouprec.scale(300), grouprec.reference("planted:users=50,items=30,groups=2,per_user=5", 1)
+    assert small["interactions"] > 1000
+    assert all(math.isfinite(value) and value > 0 for value in small.values())
+    assert row["epoch_cpu_s"] > 0

@@ -197,3 +197,15 @@ def test_plain_bpr_on_mafengwo_is_that_of_the_specification(benchmarks: Path) ->
     assert _expected(lines, "user") == pytest.approx((0.70, 0.50), abs=0.02)
     assert _expected(lines, "group")[0] == pytest.approx(0.10, abs=0.02)
     assert _expected(lines, "group")[1] == pytest.approx(0.06, abs=0.015)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_artefact_on_mafengwo_on_demand(benchmarks: Path) -> None:
+    """Published order above .6 where the scores know no more than chance. Source: itr.md, section 10, test 9."""
+    data, _ = benchmark.read(str(benchmarks / "mafengwo"))
+    trainer = Trainer(data, replace(reference("mafengwo"), epochs=200), seed=0)
+    trainer.run()
+    (group,) = (line for line in evaluate.results(trainer.scorer(), data) if line.who == "group")
+    assert group.argsort.hr["5"] > 0.6
+    assert group.expected.hr["5"] < 0.07

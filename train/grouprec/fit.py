@@ -9,6 +9,7 @@ from time import perf_counter
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
 from pipeline.index import crc32c
 from train.grouprec import evaluate, identify, pairwise, pretext, rowwise, sampling, ties
@@ -46,7 +47,7 @@ class Report:
     pairs: int
     """That were learned from."""
     grad_norm: float
-    """Of the vectors; root of the mean square over the steps."""
+    """By the vectors, in the last step."""
     drawn: str
     """Hex. Checksum of the negatives: a resumed run draws the same."""
     seconds: float
@@ -176,22 +177,22 @@ class Trainer:
         rowwise.step(table[rows], memories, None, gradient[rows], lr=self.config.lr)
 
     def _learn_from_pairs(self, pairs: sampling.Epoch) -> tuple[float, float]:
-        """An epoch; its mean loss, and the usual length of its gradients."""
+        """An epoch; its mean loss, and the length of its last gradient."""
         config, state, n_users = self.config, self.state, self.data.n_users
         if config.forgetful:
             for name in ("table", "head"):
                 state.memories.pop(name, None)
         columns = (pairs.users_P, pairs.liked_P + n_users, pairs.others_P + n_users)
         nodes_3P = torch.from_numpy(np.stack(columns))
-        total, square, starts = torch.zeros(()), torch.zeros(()), range(0, nodes_3P.shape[1], config.batch)
-        for start in starts:
-            loss, gradient = self._step(nodes_3P[:, start : start + config.batch])
-            total += loss
-            square += torch.linalg.vector_norm(gradient).square_()
-        return float(total) / max(nodes_3P.shape[1], 1), float(square / max(len(starts), 1)) ** 0.5
+        margins, gradient = [torch.zeros(0)], torch.zeros(0)
+        for start in range(0, nodes_3P.shape[1], config.batch):
+            margin_B, gradient = self._step(nodes_3P[:, start : start + config.batch])
+            margins.append(margin_B)
+        loss = self.peers.total(softplus(torch.cat(margins)).sum())
+        return float(loss) / max(nodes_3P.shape[1], 1), float(torch.linalg.vector_norm(gradient))
 
     def _step(self, nodes_3B: Tensor) -> tuple[Tensor, Tensor]:
-        """Learn from a batch; its loss, summed, and the gradient by the vectors that moved."""
+        """Learn from a batch; this rank's margins, and the gradient by the vectors that moved."""
         count, config, state = nodes_3B.shape[1], self.config, self.state
         own_3B = nodes_3B[:, self.peers.share(count)]
         nodes = own_3B.flatten()
@@ -209,7 +210,7 @@ class Trainer:
         if config.scorer != "dot":
             memory = state.memory("head", state.head_1W, config)
             rowwise.step(state.head_1W, memory, None, self.peers.total(found.head_1W), lr=config.lr)
-        return self.peers.total(found.loss), gradient
+        return found.margin_B, gradient
 
     def _move_rows(self, nodes: Tensor, by_vectors: Tensor, *, most: int, count: int) -> Tensor:
         config, table = self.config, self.state.table_ND

@@ -25,7 +25,7 @@ class Moments:
     second: Tensor
     """Mean square of the gradient."""
     last: Tensor
-    """(N,) Step at which a row was touched last; empty for Adam."""
+    """(N,) Step at which a row was touched last, in float32, so exact up to 16 million; empty for Adam."""
     step: int = 0
     """Steps done."""
 
@@ -36,7 +36,7 @@ def moments(parameter: Tensor, optimizer: OptimizerName) -> Moments:
     return Moments(
         first=torch.zeros_like(parameter) if adam else parameter.new_zeros(0),
         second=torch.zeros_like(parameter),
-        last=torch.zeros(0 if adam else len(parameter), dtype=torch.int64),
+        last=parameter.new_zeros(0 if adam else len(parameter)),
     )
 
 
