@@ -72,7 +72,7 @@ class FitConfig:
     """Pairs of a step, over all ranks."""
     negatives: int = 2
     """Drawn for each positive, anew in each epoch."""
-    epochs: int = 60
+    epochs: int = 300
     """At most."""
     select: bool = True
     """Hold one item of each user out, and keep the epoch that ranks them best; otherwise the last epoch is kept."""
