@@ -74,6 +74,12 @@ def parser() -> argparse.ArgumentParser:
         "--protocols",
         help=f"among what is ranked: one or more of {','.join(PROTOCOLS)} (listed; full where no negatives are listed)",
     )
+    flags.add_argument(
+        "--from",
+        dest="begin_from",
+        metavar="URL",
+        help="begin from a finished run (a folder OUT/MODE-seed-N): who did not change since keeps vectors and group",
+    )
     flags.add_argument("--resume", action="store_true", help="go on from the last checkpoints in OUT, if there are any")
     flags.add_argument("--checkpoint-every", type=int, default=10, metavar="EPOCHS", help="(10)")
     flags.add_argument("--keep", type=int, default=2, metavar="N", help="newest checkpoints that stay (2)")

@@ -202,6 +202,6 @@ def test_flags_are_frozen() -> None:
     assert {option for action in parser._actions for option in action.option_strings} == {
         *("-h", "--help", "--data", "--members", "--out", "--mode", "--baselines", "--seed", "--seeds", "--epochs"),
         *("--lr", "--batch", "--negatives", "--backbone", "--scorer", "--identifier", "--groups", "--protocols"),
-        *("--resume", "--checkpoint-every", "--keep", "--report", "--recommend", "--top", "--json"),
+        *("--from", "--resume", "--checkpoint-every", "--keep", "--report", "--recommend", "--top", "--json"),
     }
     assert all(action.help for action in parser._actions)

@@ -14,7 +14,7 @@ from rich.table import Table
 from pipeline import record
 from pipeline.errors import UsageError
 from pipeline.store import Store
-from train.grouprec import evaluate, job, outcome, planted_check, report, source, tabulate
+from train.grouprec import drift, evaluate, job, outcome, planted_check, report, source, tabulate
 from train.grouprec.baselines import Ease, Popularity
 from train.grouprec.candidates import PROTOCOLS, Protocol
 from train.grouprec.interactions import Dataset
@@ -44,6 +44,8 @@ def run(asked: Namespace, around: Surroundings) -> bool:
         return True
     for sentence in _defects(found):
         around.say(f"{found.name}: {sentence}")
+    if asked.begin_from is not None:
+        around = replace(around, before=drift.read(Store.at(asked.begin_from)))
     outcomes = _baselines(asked, found) + _runs(asked, found, around)
     if len(outcomes) < len(_names(asked.baselines, BASELINES, "baselines")) + asked.seeds * len(_modes(asked)):
         return False
@@ -70,7 +72,8 @@ def configure(asked: Namespace, mode: Mode, data: str) -> FitConfig:
         identify = config.grouping.identify
         identify = replace(identify, identifier=asked.identifier or identify.identifier, groups=asked.groups)
         changes["grouping"] = replace(config.grouping, identify=identify)
-    return replace(config, **changes)
+    changed = replace(config, **changes)
+    return drift.inherited(changed) if asked.begin_from is not None else changed
 
 
 def _check(asked: Namespace) -> None:

@@ -9,7 +9,8 @@ from pipeline import record
 from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
 from train import checkpoint
-from train.grouprec import candidates, outcome, saving
+from train.grouprec import candidates, drift, outcome, saving
+from train.grouprec.drift import Yesterday
 from train.grouprec.fit import Report, Trainer
 from train.grouprec.modes import FitConfig
 from train.grouprec.outcome import OUTCOME_NAME, Outcome, memory_mb
@@ -44,6 +45,8 @@ class Surroundings:
     """Told to people, on rank 0."""
     asked_to_stop: Callable[[], bool]
     """Whether this process was asked to stop."""
+    before: Yesterday | None = None
+    """A run to begin from."""
 
 
 def fit(
@@ -58,7 +61,7 @@ def fit(
     if done is not None:
         return done
     trainer = Trainer(source.data, config, seed=seed, peers=around.peers)
-    _together(lambda: _restore(trainer, source, store, resume=options.resume, say=around.say), around.peers)
+    _together(lambda: _restore(trainer, source, store, resume=options.resume, around=around), around.peers)
     with _metering(store, trainer.state.epochs, around.peers) as meter:
         reports = _epochs(trainer, meter, options, around, save=lambda: _save(trainer, source, store, options.keep))
     if not trainer.done:
@@ -66,6 +69,7 @@ def fit(
     trainer.finish()
     found = outcome.of_run(trainer, source, reports, options.protocols)
     if around.peers.rank == 0:
+        drift.leave(store, source.data)
         store.publish(OUTCOME_NAME, record.dumps(found))
     return found
 
@@ -139,11 +143,14 @@ def _finished(store: Store, options: Options, config: FitConfig) -> Outcome | No
     return found if same else None
 
 
-def _restore(trainer: Trainer, source: Source, store: Store, *, resume: bool, say: Callable[[str], None]) -> None:
-    found = checkpoint.latest(store, say) if resume else None
+def _restore(trainer: Trainer, source: Source, store: Store, *, resume: bool, around: Surroundings) -> None:
+    found = checkpoint.latest(store, around.say) if resume else None
     if found is not None:
         saving.unpack(found, trainer, source.sha256, where=store.url)
-        say(f"{store.url}: going on behind epoch {found.step}")
+        around.say(f"{store.url}: going on behind epoch {found.step}")
+    elif around.before is not None:
+        drift.begin(trainer, around.before, seed=trainer.seed)
+        around.say(f"{around.before.url}: begun from, with {len(trainer.state.center_GD)} groups")
 
 
 def _together(action: Callable[[], T], peers: Peers) -> T:

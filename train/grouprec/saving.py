@@ -51,6 +51,12 @@ def unpack(found: Checkpoint, trainer: Trainer, sha256: str, *, where: str) -> N
     trainer.state = _state(found)
 
 
+def kept(found: Checkpoint) -> dict[str, Tensor]:
+    """Tensors of the best epoch, or of the last where epochs were not compared."""
+    names = [name for name in found.model if not name.startswith(_BEST)]
+    return {name: found.model.get(_BEST + name, found.model[name]) for name in names}
+
+
 def _position(trainer: Trainer, sha256: str) -> StreamState:
     pairs = trainer.state.epochs * trainer.config.negatives * len(trainer.positives)
     return StreamState(plan_version=_PLAN, index_sha256=sha256, seed=trainer.seed, lanes=1, samples_consumed=pairs)
