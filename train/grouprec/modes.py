@@ -60,8 +60,6 @@ class FitConfig:
     """Of a user and an item."""
     temperature: float = 1.0
     """Of BPR: above 1 softer."""
-    decay: float = 0.0
-    """Weight of half the squared length of each pair's vectors."""
     optimizer: OptimizerName = "adam"
     """Of everything."""
     forgetful: bool = False
@@ -91,10 +89,10 @@ class FitConfig:
         for name, value in counts.items():
             if value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: use 1 or more.")
-        if self.lr <= 0 or self.temperature <= 0 or self.decay < 0 or self.layers < 0:
+        if self.lr <= 0 or self.temperature <= 0 or self.layers < 0:
             raise UsageError(
-                f"lr {self.lr}, temperature {self.temperature}, decay {self.decay}, layers {self.layers}: "
-                "use a positive rate and temperature, and no negative decay or layers."
+                f"lr {self.lr}, temperature {self.temperature}, layers {self.layers}: "
+                "use a positive rate and temperature, and no negative layers."
             )
 
 
