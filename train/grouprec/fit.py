@@ -1,6 +1,7 @@
 """The training: pseudo-groups now and then, steps on what they say, and an epoch of BPR. Read `Trainer.epoch` first.
 
-The steps are those of `learn.py`. On the CPU only: a step moves a few hundred rows, and what a GPU would save is less than what calling it costs.
+The steps are those of `learn.py`. On the CPU only: a step moves a few hundred rows, and what a GPU would save is less
+than what calling it costs.
 """
 
 from dataclasses import dataclass
