@@ -33,12 +33,21 @@ class Gradient:
 
 
 def head(scorer: ScorerName, width: int, generator: torch.Generator) -> Tensor:
-    """(1, W) First weights of the network, all in one row as `weights` reads them; none for `dot`."""
+    """(1, W) First weights of the network, all in one row as `weights` reads them; none for `dot`.
+
+    Uniform as torch draws them; for `mlp_sigmoid` weights are normal of deviation 1. itr.md is silent on it: only with
+    these do the pseudo-groups fall to 1 by epoch 20 and group scores saturate by epoch 100, as in the released code.
+    """
     if scorer == "dot":
         return torch.zeros(1, 0)
     near, far = width**-0.5, _HIDDEN**-0.5
     bounds = torch.cat((torch.full((_HIDDEN * (width + 1),), near), torch.full((_HIDDEN + 1,), far)))
-    return bounds * (2 * torch.rand(1, len(bounds), generator=generator) - 1)
+    drawn = bounds * (2 * torch.rand(1, len(bounds), generator=generator) - 1)
+    if scorer == "mlp_sigmoid":
+        first, _, second, _ = weights(drawn, width)
+        first.normal_(generator=generator)
+        second.normal_(generator=generator)
+    return drawn
 
 
 def weights(head_1W: Tensor, width: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
