@@ -179,6 +179,7 @@ def _tell(report: Report, trainer: Trainer, meter: Meter, say: Callable[[str], N
             grad_norm=report.grad_norm,
             batch_hash=report.drawn,
             skipped=False,
+            quarantined=0,
             pace=_pace(report),
         )
     )
