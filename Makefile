@@ -34,7 +34,7 @@ check: $(READY)  ## formatting, lint, types, architecture, documents, then the t
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest
+	$(PY) -m pytest -n 2 --dist loadfile
 
 soak: $(READY)  ## the long versions of the fault tests
 	$(PY) -m pytest -m soak

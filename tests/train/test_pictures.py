@@ -47,6 +47,7 @@ def batch_of(images: dict[str, Tensor], *, frames: int | None = None) -> Batch:
         images=images,
         dates_BT3=dates,
         keys=("",) * ROWS,
+        hashes_B=torch.zeros(0, dtype=torch.int64),
         sample_ids_B=ids,
         epochs_B=ids * 0,
         valid_B=ids >= 0,
