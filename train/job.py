@@ -41,13 +41,17 @@ def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) ->
     """
     accelerator = ranks.start(recipe.precision)
     try:
-        job, trainee = _prepare(recipe, options, accelerator, objective)
-        if trainee is not None:
-            with trainee.loader:
-                _run(job, trainee)
-        job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
+        _fit(recipe, options, accelerator, objective)
     finally:
-        accelerator.end_training()
+        ranks.finish(accelerator)
+
+
+def _fit(recipe: Run, options: Options, accelerator: Accelerator, objective: Callable[[], Objective]) -> None:
+    job, trainee = _prepare(recipe, options, accelerator, objective)
+    if trainee is not None:
+        with trainee.loader:
+            _run(job, trainee)
+    job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
 
 
 def _prepare(
