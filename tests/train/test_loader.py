@@ -19,6 +19,7 @@ from train.stream.config import Share, StreamConfig
 from train.stream.lanes import LanePlan
 from train.stream.loader import Loader
 from train.stream.normalise import constants, normalise
+from train.stream.once import OncePlan
 from train.stream.samples import Samples, open_samples
 from train.stream.transforms import Augment, crop, frame_picks, placements, resize, turn
 
@@ -233,3 +234,15 @@ def test_stacks_and_pairs_are_told_apart(pairs: Store, stacks: Store) -> None:
         loader(stacks)
     with pytest.raises(UsageError, match="wants 5 dates"):
         loader(stacks, dataclasses.replace(STACK, frames=5))
+
+
+def test_the_last_batch_of_a_pass_says_which_rows_count(pairs: Store) -> None:
+    """25 samples in batches of 8 on two ranks: one row counts in the last batch, and it is rank 0's."""
+    samples, plan = opened(pairs), OncePlan(shard_sizes=(7, 1, 12, 5), global_batch=8)
+    counted = []
+    for rank in (0, 1):
+        with Loader(samples, plan, CONFIG, share=Share(rank=rank, world_size=2)) as batches:
+            rows = [batch.valid_B.tolist() for batch, _ in batches]
+        assert all(all(row) for row in rows[:-1])
+        counted.append(rows[-1])
+    assert counted == [[True, False, False, False], [False] * 4]
