@@ -1,0 +1,106 @@
+"""The flags that say what a data set holds: one parameter each, and together one `Request`."""
+
+import inspect
+from collections.abc import Callable
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from pipeline.errors import UsageError
+
+if TYPE_CHECKING:
+    from ingest.request import Request
+
+
+class Grid(StrEnum):
+    """Where cells lie."""
+
+    utm = "utm"
+    aoi = "aoi"
+    scene = "scene"
+
+
+class Kind(StrEnum):
+    """What a sample is."""
+
+    pair = "pair"
+    stack = "stack"
+
+
+class CodecName(StrEnum):
+    """How arrays are encoded."""
+
+    b2 = "b2"
+    npy = "npy"
+
+
+Aois = Annotated[list[str], typer.Option("--aoi", help="GeoJSON file, or west,south,east,north; may be given again.")]
+Dates = Annotated[str | None, typer.Option(help="START/END of the S2 acquisition, both included; .. is open.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def _request(  # noqa: PLR0913  one parameter is one flag
+    *,
+    aoi: Aois,
+    catalog: Annotated[str, typer.Option(help="STAC API URL, catalog.json (or its folder), or items.parquet.")],
+    dates: Dates = None,
+    kind: Annotated[Kind, typer.Option(help="pair: S2 with S1. stack: several dates of S2.")] = Kind.pair,
+    max_gap: Annotated[str, typer.Option(help="pair: longest time between S2 and S1: 3d, 12h.")] = "3d",
+    frames: Annotated[int | None, typer.Option(help="stack: dates of each (3).")] = None,
+    min_gap: Annotated[str | None, typer.Option(help="stack: shortest time between two dates, as 12h (20d).")] = None,
+    bands: Annotated[str | None, typer.Option(help="stack: S2 bands to store, as B02,B03,B04 (all).")] = None,
+    max_cloud: Annotated[float, typer.Option(help="Percent of a chip that may be cloud.")] = 20.0,
+    max_nodata: Annotated[float, typer.Option(help="Percent of a chip that either sensor may lack.")] = 1.0,
+    chip_px: Annotated[int, typer.Option(help="Side of a chip in pixels of 10 m.")] = 264,
+    grid: Annotated[Grid, typer.Option(help="utm lattice, aoi: one cell an area, scene: S2's own pixels.")] = Grid.utm,
+    s1: Annotated[str, typer.Option(help="Preferred first: rtc (gamma0), grd (geocoded, sigma0).")] = "rtc",
+    labels: Annotated[str, typer.Option(help="STAC collections of labels to add, with commas between.")] = "",
+    codec: Annotated[CodecName, typer.Option(help="b2: blosc2. npy: raw numpy.")] = CodecName.b2,
+    val: Annotated[float, typer.Option(help="Percent of the ground kept for validation.")] = 10.0,
+    seed: Annotated[int, typer.Option(help="Decides which ground that is.")] = 0,
+) -> "Request":
+    """The flags that decide which bytes are written, as one value."""
+    from ingest.aoi import parse_aoi, parse_dates
+    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1
+
+    pairs = kind is Kind.pair
+    if pairs and (frames, min_gap, bands) != (None, None, None):
+        raise UsageError("--frames, --min-gap and --bands are for --kind stack. Leave them out, or make stacks.")
+    return check(
+        Request(
+            kind=kind.value,
+            areas=tuple(area for text in aoi for area in parse_aoi(text)),
+            dates=parse_dates(dates),
+            catalog=catalog,
+            s1=parse_s1(s1) if pairs else (),
+            max_gap_hours=parse_gap(max_gap, "--max-gap") if pairs else 0.0,
+            frames=1 if pairs else 3 if frames is None else frames,
+            min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
+            s2_bands=parse_bands(bands or ""),
+            max_cloud_percent=max_cloud,
+            max_nodata_percent=max_nodata,
+            chip_px=chip_px,
+            grid=grid.value,
+            codec=codec.value,
+            labels=tuple(name.strip() for name in labels.split(",") if name.strip()),
+            val_percent=val,
+            seed=seed,
+        )
+    )
+
+
+def takes_request(command: Callable[..., None]) -> Callable[..., None]:
+    """Give `command` the flags of `_request` beside its own, and the request in their place."""
+    shared = inspect.signature(_request).parameters
+    own = {name: flag for name, flag in inspect.signature(command).parameters.items() if name != "request"}
+
+    def run(**flags: Any) -> None:
+        request = _request(**{name: flags[name] for name in shared})
+        command(request, **{name: flags[name] for name in own})
+
+    together = [flag.replace(kind=flag.KEYWORD_ONLY) for flag in (*shared.values(), *own.values())]
+    run.__dict__["__signature__"] = inspect.Signature(together)
+    run.__annotations__ = {flag.name: flag.annotation for flag in together}
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    return run
