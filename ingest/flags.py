@@ -28,6 +28,14 @@ class Kind(StrEnum):
     stack = "stack"
 
 
+class Orbit(StrEnum):
+    """Pass direction of Sentinel-1."""
+
+    any = "any"
+    ascending = "ascending"
+    descending = "descending"
+
+
 class CodecName(StrEnum):
     """How arrays are encoded."""
 
@@ -47,6 +55,9 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     dates: Dates = None,
     kind: Annotated[Kind, typer.Option(help="pair: S2 with S1. stack: several dates of S2.")] = Kind.pair,
     max_gap: Annotated[str, typer.Option(help="pair: longest time between S2 and S1: 3d, 12h.")] = "3d",
+    orbit: Annotated[Orbit, typer.Option(help="pair: pass direction of S1.")] = Orbit.any,
+    tracks: Annotated[str, typer.Option(help="pair: relative orbits of S1, as 44,117 (all).")] = "",
+    one_to_one: Annotated[bool, typer.Option("--one-to-one", help="pair: use each S1 pass of a cell once.")] = False,
     frames: Annotated[int | None, typer.Option(help="stack: dates of each (3).")] = None,
     min_gap: Annotated[str | None, typer.Option(help="stack: shortest time between two dates, as 12h (20d).")] = None,
     bands: Annotated[str | None, typer.Option(help="stack: S2 bands to store, as B02,B03,B04 (all).")] = None,
@@ -62,11 +73,13 @@ def _request(  # noqa: PLR0913  one parameter is one flag
 ) -> "Request":
     """The flags that decide which bytes are written, as one value."""
     from ingest.aoi import parse_aoi, parse_dates
-    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1
+    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_tracks
 
     pairs = kind is Kind.pair
     if pairs and (frames, min_gap, bands) != (None, None, None):
         raise UsageError("--frames, --min-gap and --bands are for --kind stack. Leave them out, or make stacks.")
+    if not pairs and (orbit is not Orbit.any or tracks or one_to_one):
+        raise UsageError("--orbit, --tracks and --one-to-one are for --kind pair. Leave them out, or make pairs.")
     return check(
         Request(
             kind=kind.value,
@@ -75,6 +88,9 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             catalog=catalog,
             s1=parse_s1(s1) if pairs else (),
             max_gap_hours=parse_gap(max_gap, "--max-gap") if pairs else 0.0,
+            orbit=orbit.value,
+            tracks=parse_tracks(tracks),
+            one_to_one=one_to_one,
             frames=1 if pairs else 3 if frames is None else frames,
             min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
             s2_bands=parse_bands(bands or ""),

@@ -12,7 +12,7 @@ from shapely.geometry.base import BaseGeometry
 from ingest import catalog
 from ingest.aoi import DateRange
 from ingest.grid import PIXEL_M, Cell, centered_cell, corner_cell, footprints, lattice_cells, utm_epsg
-from ingest.pairing import Pairing, pair
+from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import S2_COLLECTION, Request, s1_dates
 from ingest.scene import Scene, Unusable, parse_scene
@@ -64,7 +64,7 @@ def _choose(
     own_grid = request.grid == "scene"
     if request.kind == "pair":
         scenes = found.s2, found.s1
-        return pair(cells, outlines, scenes, max_gap_hours=request.max_gap_hours, own_grid=own_grid)
+        return pair(cells, outlines, scenes, rules=pair_rules(request), own_grid=own_grid)
     return stack(
         cells,
         outlines,
@@ -72,6 +72,16 @@ def _choose(
         frames=request.frames,
         min_gap_hours=request.min_gap_hours,
         own_grid=own_grid,
+    )
+
+
+def pair_rules(request: Request) -> PairRules:
+    """What may be a pair of `request`."""
+    return PairRules(
+        max_gap_hours=request.max_gap_hours,
+        direction=None if request.orbit == "any" else request.orbit,
+        tracks=request.tracks,
+        one_to_one=request.one_to_one,
     )
 
 

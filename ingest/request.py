@@ -13,9 +13,12 @@ from pipeline.codec import Codec, Kind
 from pipeline.errors import UsageError
 
 GridKind = Literal["utm", "aoi", "scene"]
+OrbitKind = Literal["any", "ascending", "descending"]
 S1_COLLECTIONS = {"rtc": "sentinel-1-rtc", "grd": "sentinel-1-grd"}
 """What `--s1` may name."""
 S2_COLLECTION = "sentinel-2-l2a"
+LAST_TRACK = 175
+"""Sentinel-1 repeats its ground track after so many orbits."""
 _UNITS_H = {"h": 1.0, "d": 24.0}
 
 
@@ -35,6 +38,12 @@ class Request:
     """STAC collections of Sentinel-1, the preferred first; none for stacks."""
     max_gap_hours: float
     """Hours between S2 and S1 of a pair, at most."""
+    orbit: OrbitKind
+    """Pass direction of the S1 scenes of pairs."""
+    tracks: tuple[int, ...]
+    """Relative orbits of the S1 scenes of pairs; empty takes all."""
+    one_to_one: bool
+    """Whether each S1 acquisition of a cell may be in one pair only."""
     frames: int
     """Dates of a stack; 1 for pairs."""
     min_gap_hours: float
@@ -82,6 +91,21 @@ def parse_s1(text: str) -> tuple[str, ...]:
     if unknown or not names:
         raise UsageError(f"--s1 {text!r}: choose from {', '.join(S1_COLLECTIONS)}, the preferred first.")
     return tuple(S1_COLLECTIONS[name] for name in names)
+
+
+def parse_tracks(text: str) -> tuple[int, ...]:
+    """Relative orbits of `44,117`; all of them for an empty text.
+
+    Raises:
+        UsageError: not numbers of Sentinel-1's tracks.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    wrong = [name for name in names if not (name.isdecimal() and 1 <= int(name) <= LAST_TRACK)]
+    if wrong:
+        raise UsageError(
+            f"--tracks {text!r}: {wrong} are no relative orbits of Sentinel-1, which are 1 to {LAST_TRACK}."
+        )
+    return tuple(sorted({int(name) for name in names}))
 
 
 def parse_bands(text: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.ingest
 SHARED = {
     "--aoi", "--catalog", "--dates", "--max-gap", "--max-cloud", "--max-nodata", "--chip-px", "--grid", "--s1",
     "--labels", "--codec", "--val", "--seed", "--kind", "--frames", "--min-gap", "--bands",
+    "--orbit", "--tracks", "--one-to-one",
 }  # fmt: skip
 FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--json"},
@@ -28,7 +29,7 @@ FLAGS = {
 DEFAULTS = {
     "max_gap": "3d", "max_cloud": 20.0, "max_nodata": 1.0, "chip_px": 264, "grid": "utm", "s1": "rtc", "labels": "",
     "codec": "b2", "val": 10.0, "seed": 0, "dates": None, "kind": "pair", "frames": None,
-    "min_gap": None, "bands": None,
+    "min_gap": None, "bands": None, "orbit": "any", "tracks": "", "one_to_one": False,
 }  # fmt: skip
 
 

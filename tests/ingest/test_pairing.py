@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,10 +11,9 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest import pairing
 from ingest.coverage import SAME_PASS_S, is_own_grid
 from ingest.grid import Cell, corner_cell, footprints
-from ingest.pairing import pair
+from ingest.pairing import REUSED, PairRules, candidates, pair
 from ingest.scene import Grid, Scene
 
 pytestmark = pytest.mark.ingest
@@ -46,7 +46,7 @@ def test_pairs_are_brute_force(make_scene: Callable[..., Scene], drawn: Drawn, m
         ]
         for sensor, scenes in zip(("s2", "s1"), drawn, strict=True)
     )
-    made = pair(CELLS, OUTLINES, (s2, s1), max_gap_hours=max_gap_hours)
+    made = pair(CELLS, OUTLINES, (s2, s1), rules=PairRules(max_gap_hours=max_gap_hours))
     want = []
     for i, outline in enumerate(OUTLINES):
         covering = sorted((s for s in s2 if s.footprint.covers(outline)), key=lambda s: (s.acquired, s.scene_id))
@@ -76,13 +76,13 @@ def test_pairs_are_brute_force(make_scene: Callable[..., Scene], drawn: Drawn, m
 def test_order_of_scenes_does_not_matter(make_scene: Callable[..., Scene], drawn: list, order: list[int]) -> None:
     s2 = [make_scene(f"s2-{i}", hours=50.0 * i, footprint_wkt=_over(0, 2)) for i in range(3)]
     s1 = [make_scene("s1-0", sensor="s1", hours=hours, footprint_wkt=_over(0, 2)) for hours, *_ in drawn[:1]]
-    one = pair(CELLS, OUTLINES, (s2, s1), max_gap_hours=100)
-    other = pair(CELLS, OUTLINES, ([s2[i] for i in order], s1), max_gap_hours=100)
+    one = pair(CELLS, OUTLINES, (s2, s1), rules=PairRules(max_gap_hours=100))
+    other = pair(CELLS, OUTLINES, ([s2[i] for i in order], s1), rules=PairRules(max_gap_hours=100))
     assert one == other
 
 
-def _pairs(scenes: tuple[list[Scene], list[Scene]], **options: float) -> list[tuple[str, str]]:
-    made = pair(CELLS[:1], OUTLINES[:1], scenes, **{"max_gap_hours": 72, **options})
+def _pairs(scenes: tuple[list[Scene], list[Scene]], **options: Any) -> list[tuple[str, str]]:
+    made = pair(CELLS[:1], OUTLINES[:1], scenes, rules=PairRules(**{"max_gap_hours": 72, **options}))
     return [(one.s2.scene_id, one.s1.scene_id) for one in made.pairs]
 
 
@@ -119,7 +119,7 @@ def test_the_gap_is_inclusive_and_has_no_direction(hours: float, count: int, mak
         CELLS[:1],
         OUTLINES[:1],
         ([make_scene("S")], [make_scene("R", sensor="s1", hours=hours)]),
-        max_gap_hours=72,
+        rules=PairRules(max_gap_hours=72),
     )
     assert len(made.pairs) == count
     if not count:
@@ -129,12 +129,14 @@ def test_the_gap_is_inclusive_and_has_no_direction(hours: float, count: int, mak
 
 def test_reasons(make_scene: Callable[..., Scene]) -> None:
     aside = shapely.box(0, 0, 1, 1).wkt
-    made = pair(CELLS[:1], OUTLINES[:1], ([make_scene("S", footprint_wkt=aside)], []), max_gap_hours=72)
+    made = pair(
+        CELLS[:1], OUTLINES[:1], ([make_scene("S", footprint_wkt=aside)], []), rules=PairRules(max_gap_hours=72)
+    )
     assert made.cells_left_out == {0: "no S2 covers the cell"}
     assert made.scenes_left_out == {"S": "covers no whole cell, or its pass has a better scene"}
-    made = pair(CELLS[:1], OUTLINES[:1], ([make_scene("S")], []), max_gap_hours=72)
+    made = pair(CELLS[:1], OUTLINES[:1], ([make_scene("S")], []), rules=PairRules(max_gap_hours=72))
     assert (made.cells_left_out, made.scenes_left_out) == ({0: "no S1"}, {"S": "no S1"})
-    assert pair([], footprints([]), ([], []), max_gap_hours=72).pairs == ()
+    assert pair([], footprints([]), ([], []), rules=PairRules(max_gap_hours=72)).pairs == ()
 
 
 @pytest.mark.parametrize(
@@ -152,7 +154,13 @@ def test_own_grid(change: dict, own: bool, make_scene: Callable[..., Scene]) -> 
     grid = Grid(epsg=32633, transform=(10.0, 0.0, 500040.0, 0.0, -10.0, 5300040.0), height_px=9, width_px=9)
     scene = make_scene(grid=replace(grid, **change))
     assert is_own_grid(scene, CELLS[0]) == own
-    made = pair(CELLS[:1], OUTLINES[:1], ([scene], [make_scene("R", sensor="s1")]), max_gap_hours=72, own_grid=True)
+    made = pair(
+        CELLS[:1],
+        OUTLINES[:1],
+        ([scene], [make_scene("R", sensor="s1")]),
+        rules=PairRules(max_gap_hours=72),
+        own_grid=True,
+    )
     assert len(made.pairs) == own
     assert not is_own_grid(make_scene(grid=None), CELLS[0])
 
@@ -160,7 +168,7 @@ def test_own_grid(change: dict, own: bool, make_scene: Callable[..., Scene]) -> 
 def test_split_datastrips_are_not_duplicates(make_scene: Callable[..., Scene]) -> None:
     """Two strips of one pass cover different cells: each cell takes the one that covers it."""
     strips = [make_scene("a", footprint_wkt=_over(0, 0)), make_scene("b", footprint_wkt=_over(2, 2))]
-    made = pair(CELLS, OUTLINES, (strips, [make_scene("R", sensor="s1")]), max_gap_hours=72)
+    made = pair(CELLS, OUTLINES, (strips, [make_scene("R", sensor="s1")]), rules=PairRules(max_gap_hours=72))
     assert [(one.cell, one.s2.scene_id) for one in made.pairs] == [(0, "a"), (2, "b")]
     assert made.cells_left_out == {1: "no S2 covers the cell"}
 
@@ -169,7 +177,7 @@ def test_a_scene_may_end_where_the_cell_ends(make_scene: Callable[..., Scene], m
     cell = make_cell()
     exact = footprints([cell])[0].wkt
     scenes = ([make_scene("S", footprint_wkt=exact)], [make_scene("R", sensor="s1", footprint_wkt=exact)])
-    assert len(pair([cell], footprints([cell], inset_m=10), scenes, max_gap_hours=1).pairs) == 1
+    assert len(pair([cell], footprints([cell], inset_m=10), scenes, rules=PairRules(max_gap_hours=1)).pairs) == 1
     assert np.array_equal(footprints([cell])[0].bounds, shapely.from_wkt(exact).bounds)
 
 
@@ -179,7 +187,74 @@ def test_of_one_pass_the_product_that_was_asked_for_first_wins(make_scene: Calla
     grd = make_scene("GRD", sensor="s1", hours=1.0, collection="sentinel-1-grd")
     later = make_scene("LATER", sensor="s1", hours=5.0, collection="sentinel-1-rtc")
     cell = make_cell()
-    assert pairing._outcome(s2, [rtc, later, grd], cell, 72.0)[1] is rtc
-    assert pairing._outcome(s2, [grd, rtc], cell, 72.0)[1] is grd
-    assert pairing._outcome(s2, [rtc, grd], cell, 1.0)[1] is grd, "the preferred one is beyond the gap"
-    assert pairing._outcome(s2, [later, grd], cell, 72.0)[1] is grd, "another pass is not the same acquisition"
+    for radar, hours, winner in (
+        ([rtc, later, grd], 72.0, rtc),
+        ([grd, rtc], 72.0, grd),
+        ([rtc, grd], 1.0, grd),  # the preferred one is beyond the gap
+        ([later, grd], 72.0, grd),  # another pass is not the same acquisition
+    ):
+        for one_to_one in (False, True):
+            rules = PairRules(max_gap_hours=hours, one_to_one=one_to_one)
+            assert [one.s1 for one in candidates([s2], radar, cell, rules) if not one.reason] == [winner]
+
+
+def test_one_to_one_uses_each_acquisition_once(make_scene: Callable[..., Scene]) -> None:
+    """Three S2 dates beside two S1 passes, one of which is in two products."""
+    s2 = [make_scene(f"S{hours}", hours=hours) for hours in (0, 10, 20)]
+    s1 = [make_scene(name, sensor="s1", hours=hours) for name, hours in (("A", 9.0), ("A2", 9.001), ("B", 30.0))]
+    assert _pairs((s2, s1)) == [("S0", "A"), ("S10", "A2"), ("S20", "B")]
+    assert _pairs((s2, s1), one_to_one=True) == [("S10", "A2"), ("S20", "B")]
+    assert _pairs((s2[:2], s1), one_to_one=True) == [("S0", "A"), ("S10", "B")], "two pairs rather than a nearer one"
+    made = pair(CELLS[:1], OUTLINES[:1], (s2, s1), rules=PairRules(max_gap_hours=72, one_to_one=True))
+    assert made.scenes_left_out["S0"] == REUSED
+
+
+@pytest.mark.parametrize(
+    ("rules", "used", "reason"),
+    [
+        ({"direction": "ascending"}, ["S", "A"], "descending pass, ascending wanted"),
+        ({"direction": "descending"}, ["S", "D"], "ascending pass, descending wanted"),
+        ({"tracks": (44, 51)}, ["S", "A"], "track 117, not one of 44, 51"),
+        ({"tracks": (117,)}, ["S", "D"], "track 44, not one of 117"),
+    ],
+)
+def test_pass_direction_and_track(rules: dict, used: list[str], reason: str, make_scene: Callable[..., Scene]) -> None:
+    up = make_scene("A", sensor="s1", hours=3, orbit_state="ascending", relative_orbit=44)
+    down = make_scene("D", sensor="s1", hours=2, orbit_state="descending", relative_orbit=117)
+    silent = make_scene("N", sensor="s1", hours=1, orbit_state=None, relative_orbit=None)
+    scenes = ([make_scene("S")], [up, down, silent])
+    made = pair(CELLS[:1], OUTLINES[:1], scenes, rules=PairRules(max_gap_hours=72, **rules))
+    assert [(one.s2.scene_id, one.s1.scene_id) for one in made.pairs] == [tuple(used)]
+    assert made.scenes_left_out["AD".replace(used[1], "")] == reason
+    assert made.scenes_left_out["N"].startswith(("unknown pass", "track unknown"))
+
+
+@settings(max_examples=80, deadline=None)
+@given(
+    st.tuples(_DRAWN, _DRAWN),
+    st.builds(
+        PairRules,
+        max_gap_hours=st.sampled_from([6.0, 72.0]),
+        direction=st.sampled_from([None, "ascending"]),
+        one_to_one=st.booleans(),
+    ),
+)
+def test_every_candidate_has_one_verdict_and_the_pairs_have_none(
+    make_scene: Callable[..., Scene], drawn: Drawn, rules: PairRules
+) -> None:
+    whole = _over(0, 2)
+    s2 = [make_scene(f"s2-{i}", hours=100.0 * i, footprint_wkt=whole) for i, _ in enumerate(drawn[0])]
+    ways = ("ascending", "descending", None)
+    s1 = [
+        make_scene(f"s1-{i}", sensor="s1", hours=hours, footprint_wkt=whole, orbit_state=ways[way])
+        for i, (hours, way, _) in enumerate(drawn[1])
+    ]
+    told = candidates(s2, s1, CELLS[0], rules)
+    expected = [(a.scene_id, b.scene_id) for a in s2 for b in s1] or [(a.scene_id, None) for a in s2]
+    none_allowed = rules.direction is not None and not any(one.orbit_state == rules.direction for one in s1)
+    met = [(one.s2.scene_id, one.s1 and one.s1.scene_id) for one in told]
+    assert sorted(pair for pair in met if pair[1]) == sorted(pair for pair in expected if pair[1])
+    assert sum(pair[1] is None for pair in met) == (len(s2) if not s1 or none_allowed else 0)
+    made = pair(CELLS[:1], OUTLINES[:1], (s2, s1), rules=rules).pairs
+    chosen = [(one.s2.scene_id, one.s1.scene_id) for one in told if one.s1 and not one.reason]
+    assert [(one.s2.scene_id, one.s1.scene_id) for one in made] == chosen

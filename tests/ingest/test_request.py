@@ -7,7 +7,7 @@ from datetime import date
 import pytest
 
 from ingest.aoi import DateRange
-from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, s1_dates
+from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_tracks, s1_dates
 from pipeline import record
 from pipeline.bands import S2_NAMES
 from pipeline.errors import UsageError
@@ -95,3 +95,14 @@ def test_bands_come_in_storage_order() -> None:
 def test_a_stack_has_a_date(make_request: Callable[..., Request]) -> None:
     with pytest.raises(UsageError, match="--frames 0"):
         check(make_request(kind="stack", frames=0))
+
+
+def test_tracks() -> None:
+    assert parse_tracks("117, 44,44,") == (44, 117)
+    assert parse_tracks("") == ()
+
+
+@pytest.mark.parametrize("text", ["0", "176", "44;117", "-1", "4.5", "ascending"])
+def test_bad_tracks(text: str) -> None:
+    with pytest.raises(UsageError, match="--tracks"):
+        parse_tracks(text)
