@@ -7,7 +7,7 @@ footprint, and for each band the digital number to add. Reads no pixel and no fi
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 import shapely
@@ -15,6 +15,7 @@ from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
 from ingest.grid import Affine6
+from ingest.product import identify, utc
 from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
 
 Item = Mapping[str, Any]
@@ -89,6 +90,14 @@ class Scene:
     """Track number."""
     baseline: str | None
     """Sentinel-2 processing baseline."""
+    tile: str | None
+    """MGRS tile: `13TDE`."""
+    datastrip: str | None
+    """Identifier of the Sentinel-2 data strip."""
+    platform: str | None
+    """`sentinel-2a`."""
+    generated: datetime | None
+    """UTC. When the product was made, or else when its record was."""
     backscatter: str | None
     """`gamma0` for terrain-corrected, `sigma0` for geocoded GRD."""
     grid: Grid | None
@@ -122,8 +131,7 @@ def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2
     reason = _unusable(acquired, assets, needed, item)
     if acquired is None or reason:
         return Unusable(scene_id=item["id"], reason=reason or "no date")
-    properties = item["properties"]
-    orbit = properties.get("sat:relative_orbit")
+    properties, product = item["properties"], identify(item)
     return Scene(
         scene_id=item["id"],
         collection=item["collection"],
@@ -132,8 +140,12 @@ def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2
         footprint_wkt=shape(item["geometry"]).wkt,
         cloud_percent=properties.get("eo:cloud_cover"),
         orbit_state=properties.get("sat:orbit_state"),
-        relative_orbit=None if orbit is None else int(orbit),
-        baseline=properties.get("s2:processing_baseline") or properties.get("processing:version"),
+        relative_orbit=product.relative_orbit,
+        baseline=product.baseline,
+        tile=product.tile,
+        datastrip=product.datastrip,
+        platform=product.platform,
+        generated=product.generated,
         backscatter={"s1": "gamma0" if "rtc" in item["collection"] else "sigma0"}.get(sensor),
         grid=_grid(item, assets),
         assets=assets,
@@ -147,7 +159,7 @@ def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     first, last = properties.get("start_datetime") or instant, properties.get("end_datetime") or instant
     if instant:
         first = last = instant
-    return (_utc(first), _utc(last)) if first and last else None
+    return (utc(first), utc(last)) if first and last else None
 
 
 def baseline_rank(baseline: str | None) -> tuple[int, int]:
@@ -161,11 +173,6 @@ def baseline_rank(baseline: str | None) -> tuple[int, int]:
         return 0, 0
     major, minor = (int(group) for group in match.groups() if group)
     return major, minor
-
-
-def _utc(value: str | datetime) -> datetime:
-    moment = value if isinstance(value, datetime) else datetime.fromisoformat(value)
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
 def _acquired(properties: Mapping[str, Any]) -> datetime | None:

@@ -191,6 +191,10 @@ def make_scene() -> Callable[..., Scene]:
             "orbit_state": None,
             "relative_orbit": None,
             "baseline": None,
+            "tile": None,
+            "datastrip": None,
+            "platform": None,
+            "generated": None,
             "backscatter": "gamma0" if sensor == "s1" else None,
             "grid": Grid(
                 epsg=EPSG, transform=(10.0, 0.0, float(LEFT), 0.0, -10.0, float(TOP)), height_px=SIDE, width_px=SIDE
