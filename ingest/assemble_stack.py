@@ -1,12 +1,13 @@
 """One unit of stacks → its samples and verdicts. Pixels in, pixels out; writes nothing.
 
-Scenes are read in order of time, each for the cells that still want a frame then: a stack takes the first good dates
-that are far enough apart, and what comes after its last frame is never read.
+Scenes are read in order of time, each for the cells that it can still help then: a stack takes the first good dates
+that may follow each other, and what comes after its last frame is never read.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,10 @@ from ingest.assemble import Made
 from ingest.plan import StackTask, Unit
 from ingest.quality import QualityReport, judge, make_mask
 from ingest.raster import Coordinates
-from ingest.request import Request
+from ingest.request import Request, spacing
 from ingest.scene import Scene
 from ingest.sensors import Block, cloud_of, read_labels, read_s2, read_scl
+from ingest.spacing import Spacing, chain, lengths
 from pipeline.sample import SampleMeta, StackSample
 
 
@@ -43,24 +45,34 @@ class _Series:
 
     task: StackTask
     """What was asked for."""
-    frames: list[_Frame] = field(default_factory=list)
-    """Good ones so far, by time."""
+    spacing: Spacing
+    """What its frames must keep to."""
+    good: list[_Frame] = field(default_factory=list)
+    """Good dates so far, by time; some of them become the frames."""
     rejected: Counter[str] = field(default_factory=Counter)
     """Reasons of the others."""
 
     def wants(self, scene: Scene, request: Request) -> bool:
         """Whether to look at a scene's pixels."""
-        if len(self.frames) == request.frames or scene not in self.task.candidates:
+        if scene not in self.task.candidates or self.frames(request.frames):
             return False
-        last = self.frames[-1].scene.acquired if self.frames else None
-        return last is None or (scene.acquired - last).total_seconds() >= request.min_gap_hours * 3600
+        times = self._times()
+        known = list(zip(times, lengths(times, self.spacing), strict=True))
+        return self.spacing.helps(scene.acquired, known)
+
+    def frames(self, wanted: int) -> list[_Frame]:
+        """The frames; empty as long as too few good dates may follow each other."""
+        return [self.good[i] for i in chain(self._times(), self.spacing, wanted) or ()]
+
+    def _times(self) -> list[datetime]:
+        return [frame.scene.acquired for frame in self.good]
 
     def offer(self, frame: _Frame) -> None:
         """Take a frame, or count why not."""
         if frame.quality.reason:
             self.rejected[frame.quality.reason] += 1
         else:
-            self.frames.append(frame)
+            self.good.append(frame)
 
 
 def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made]:
@@ -71,7 +83,7 @@ def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterat
     """
     shared: Coordinates = {}
     tasks = [task for task in unit.tasks if isinstance(task, StackTask)]
-    series = [_Series(task=task) for task in tasks]
+    series = [_Series(task=task, spacing=spacing(request)) for task in tasks]
     scenes = {scene.scene_id: scene for task in tasks for scene in task.candidates}
     for scene in sorted(scenes.values(), key=lambda scene: (scene.acquired, scene.scene_id)):
         wanting = [one for one in series if one.wants(scene, request)]
@@ -99,25 +111,26 @@ def _frame(scene: Scene, s2: Block, i: int, *, scl: NDArray[np.generic] | None, 
 
 
 def _made(series: _Series, request: Request, label: NDArray[np.uint8] | None) -> Made:
-    quality = _quality(series, request.frames)
+    frames = series.frames(request.frames)
+    quality = _quality(series, frames)
     sample = None
     if not quality.reason:
         sample = StackSample(
             key=series.task.key,
-            s2=np.stack([frame.s2 for frame in series.frames]),
-            mask=np.stack([frame.mask for frame in series.frames]),
+            s2=np.stack([frame.s2 for frame in frames]),
+            mask=np.stack([frame.mask for frame in frames]),
             label=label,
-            meta=_meta(series, quality, request.s2_bands),
+            meta=_meta(series.task, frames, quality, request.s2_bands),
         )
     return Made(task=series.task, quality=quality, sample=sample)
 
 
-def _quality(series: _Series, wanted: int) -> QualityReport:
-    """Means over the frames; the most frequent reason where too few were good."""
-    reports = [frame.quality for frame in series.frames]
+def _quality(series: _Series, frames: Sequence[_Frame]) -> QualityReport:
+    """Means over the frames; the most frequent reason where too few were good, of which the means are then."""
+    reports = [frame.quality for frame in frames or series.good]
     clouds = [report.cloud_fraction for report in reports if report.cloud_fraction is not None]
     most = series.rejected.most_common(1)
-    reason = f"too few dates: {most[0][0] if most else 'gap'}" if len(reports) < wanted else ""
+    reason = f"too few dates: {most[0][0] if most else 'gap'}" if not frames else ""
     return QualityReport(
         valid_fraction=float(np.mean([report.valid_fraction for report in reports])) if reports else 0.0,
         cloud_fraction=float(np.mean(clouds)) if clouds else None,
@@ -125,9 +138,9 @@ def _quality(series: _Series, wanted: int) -> QualityReport:
     )
 
 
-def _meta(series: _Series, quality: QualityReport, bands: Sequence[str]) -> SampleMeta:
-    task, scenes = series.task, [frame.scene for frame in series.frames]
-    warped = np.logical_or.reduce([frame.warped for frame in series.frames])
+def _meta(task: StackTask, frames: Sequence[_Frame], quality: QualityReport, bands: Sequence[str]) -> SampleMeta:
+    scenes = [frame.scene for frame in frames]
+    warped = np.logical_or.reduce([frame.warped for frame in frames])
     return SampleMeta(
         cell_id=task.cell.cell_id,
         epsg=task.cell.epsg,

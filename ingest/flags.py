@@ -54,12 +54,15 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     catalog: Annotated[str, typer.Option(help="STAC API URL, catalog.json (or its folder), or items.parquet.")],
     dates: Dates = None,
     kind: Annotated[Kind, typer.Option(help="pair: S2 with S1. stack: several dates of S2.")] = Kind.pair,
-    max_gap: Annotated[str, typer.Option(help="pair: longest time between S2 and S1: 3d, 12h.")] = "3d",
+    max_gap: Annotated[
+        str | None, typer.Option(help="Longest time between S2 and S1 (3d), or between dates of a stack (any).")
+    ] = None,
     orbit: Annotated[Orbit, typer.Option(help="pair: pass direction of S1.")] = Orbit.any,
     tracks: Annotated[str, typer.Option(help="pair: relative orbits of S1, as 44,117 (all).")] = "",
     one_to_one: Annotated[bool, typer.Option("--one-to-one", help="pair: use each S1 pass of a cell once.")] = False,
-    frames: Annotated[int | None, typer.Option(help="stack: dates of each (3).")] = None,
+    frames: Annotated[int | None, typer.Option(help="stack: dates of each (3, or 4 with --seasons).")] = None,
     min_gap: Annotated[str | None, typer.Option(help="stack: shortest time between two dates, as 12h (20d).")] = None,
+    seasons: Annotated[bool, typer.Option("--seasons", help="stack: each date in the season after the last.")] = False,
     bands: Annotated[str | None, typer.Option(help="stack: S2 bands to store, as B02,B03,B04 (all).")] = None,
     max_cloud: Annotated[float, typer.Option(help="Percent of a chip that may be cloud.")] = 20.0,
     max_nodata: Annotated[float, typer.Option(help="Percent of a chip that either sensor may lack.")] = 1.0,
@@ -76,8 +79,10 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_tracks
 
     pairs = kind is Kind.pair
-    if pairs and (frames, min_gap, bands) != (None, None, None):
-        raise UsageError("--frames, --min-gap and --bands are for --kind stack. Leave them out, or make stacks.")
+    if pairs and (frames, min_gap, bands, seasons) != (None, None, None, False):
+        raise UsageError(
+            "--frames, --min-gap, --seasons and --bands are for --kind stack. Leave them out, or make stacks."
+        )
     if not pairs and (orbit is not Orbit.any or tracks or one_to_one):
         raise UsageError("--orbit, --tracks and --one-to-one are for --kind pair. Leave them out, or make pairs.")
     return check(
@@ -87,12 +92,14 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             dates=parse_dates(dates),
             catalog=catalog,
             s1=parse_s1(s1) if pairs else (),
-            max_gap_hours=parse_gap(max_gap, "--max-gap") if pairs else 0.0,
+            max_gap_hours=parse_gap(max_gap or "3d", "--max-gap") if pairs else 0.0,
             orbit=orbit.value,
             tracks=parse_tracks(tracks),
             one_to_one=one_to_one,
-            frames=1 if pairs else 3 if frames is None else frames,
+            frames=1 if pairs else frames if frames is not None else 4 if seasons else 3,
             min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
+            widest_gap_hours=None if pairs or max_gap is None else parse_gap(max_gap, "--max-gap"),
+            seasons=seasons,
             s2_bands=parse_bands(bands or ""),
             max_cloud_percent=max_cloud,
             max_nodata_percent=max_nodata,

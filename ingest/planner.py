@@ -14,7 +14,7 @@ from ingest.aoi import DateRange
 from ingest.grid import PIXEL_M, Cell, centered_cell, corner_cell, footprints, lattice_cells, utm_epsg
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
-from ingest.request import S2_COLLECTION, Request, s1_dates
+from ingest.request import S2_COLLECTION, Request, s1_dates, spacing
 from ingest.scene import Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, leaking, split_of
 from ingest.stacking import Stacking, stack
@@ -70,7 +70,7 @@ def _choose(
         outlines,
         found.s2,
         frames=request.frames,
-        min_gap_hours=request.min_gap_hours,
+        spacing=spacing(request),
         own_grid=own_grid,
     )
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ingest.aoi import Aoi, DateRange
 from ingest.grid import check_chip_px
+from ingest.spacing import Spacing
 from pipeline.bands import S2_NAMES
 from pipeline.codec import Codec, Kind
 from pipeline.errors import UsageError
@@ -47,7 +48,11 @@ class Request:
     frames: int
     """Dates of a stack; 1 for pairs."""
     min_gap_hours: float
-    """Hours between two dates of a stack, at least."""
+    """Hours between neighbouring dates of a stack, at least."""
+    widest_gap_hours: float | None
+    """Hours between neighbouring dates of a stack, at most; None for any."""
+    seasons: bool
+    """Whether each date of a stack lies in the season after the one before it."""
     s2_bands: tuple[str, ...]
     """Stored S2 bands, in storage order; all of them for pairs."""
     max_cloud_percent: float
@@ -137,7 +142,16 @@ def check(request: Request) -> Request:
             raise UsageError(f"{flag} {value}: a percentage lies between 0 and 100.")
     if request.frames < 1:
         raise UsageError(f"--frames {request.frames}: a stack has at least one date.")
+    if request.widest_gap_hours is not None and request.widest_gap_hours < request.min_gap_hours:
+        raise UsageError(
+            f"--max-gap of {request.widest_gap_hours:g} h is below --min-gap of {request.min_gap_hours:g} h. Swap them."
+        )
     return request
+
+
+def spacing(request: Request) -> Spacing:
+    """What the dates of a stack must keep to."""
+    return Spacing(min_gap_hours=request.min_gap_hours, max_gap_hours=request.widest_gap_hours, seasons=request.seasons)
 
 
 def s1_dates(request: Request) -> DateRange:

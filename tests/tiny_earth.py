@@ -147,6 +147,8 @@ def make_request(tiny: Tiny) -> Callable[..., Request]:
             "orbit": "any",
             "tracks": (),
             "one_to_one": False,
+            "widest_gap_hours": None,
+            "seasons": False,
             "frames": 1,
             "min_gap_hours": 0.0,
             "s2_bands": S2_NAMES,

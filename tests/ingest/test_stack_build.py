@@ -19,7 +19,7 @@ from ingest.cube import open_cube
 from ingest.plan import StackTask
 from ingest.planner import make_plan
 from ingest.quality import QualityReport
-from ingest.request import Request
+from ingest.request import Request, spacing
 from pipeline import index, manifest, record
 from pipeline.codec import decode
 from pipeline.errors import UsageError
@@ -159,7 +159,7 @@ def test_a_date_too_near_the_last_good_one_is_not_looked_at(
     asked = make_request(kind="stack", frames=2, min_gap_hours=480.0)
     good = QualityReport(valid_fraction=1.0, cloud_fraction=0.0, reason="")
     pixels = np.ones((3, 24, 24), np.uint16)
-    series = _Series(task=task)
+    series = _Series(task=task, spacing=spacing(asked))
     assert series.wants(scenes[0], asked)
     for scene, wanted in zip(scenes, (True, False, True, False), strict=True):
         assert series.wants(scene, asked) == wanted
@@ -167,6 +167,18 @@ def test_a_date_too_near_the_last_good_one_is_not_looked_at(
             frame = {"scene": scene, "s2": pixels, "mask": pixels[0].astype(np.uint8), "warped": np.zeros(3, bool)}
             series.offer(_Frame(**frame, quality=good))
     assert not series.wants(make_scene("stranger", hours=9999.0), asked)
+
+
+def test_dates_further_apart_than_allowed_make_no_stack(make_request: Ask, tmp_path: Path) -> None:
+    """The overpasses are ten days apart, and in one season."""
+    common = {"kind": "stack", "s1": (), "max_gap_hours": 0.0, "frames": 2, "min_gap_hours": 24.0, "s2_bands": RGB}
+    for rules in ({"widest_gap_hours": 216.0}, {"seasons": True}):
+        with pytest.raises(UsageError, match="1 dates, 2 wanted"):
+            build(make_request(**common, **rules), str(tmp_path), workers=0)
+    build(make_request(**common, widest_gap_hours=264.0), str(tmp_path), workers=0)
+    made = samples(Store.at(str(tmp_path)))
+    assert made
+    assert all((last - first).days <= 11 for first, last in (sample.meta.acquired for sample in made.values()))
 
 
 def test_a_request_that_cannot_be_met_says_why(make_request: Ask, tmp_path: Path) -> None:
