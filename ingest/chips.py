@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
+from ingest import majortom
 from ingest.grid import footprints
 from ingest.plan import IngestPlan, PairTask, Task, anchor, scene_ids
 from ingest.receipt import Outcome
@@ -31,6 +32,7 @@ def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
     empty = [None] * len(plan.left_out)
     columns = {
         "cell_id": [cell.cell_id for cell in cells],
+        "major_tom": [majortom.cell_name(*cell.center_lonlat) for cell in cells],
         "status": ["rejected" if outcome.reason else "accepted" for outcome in outcomes] + ["left out"] * len(empty),
         "reason": [outcome.reason for outcome in outcomes] + [item.reason for item in plan.left_out],
         "key": [task.key for task in tasks] + empty,

@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ingest import majortom
 from ingest.grid import Cell
 from ingest.plan import IngestPlan, LeftOut, PairTask, StackTask, Task, Unit, scene_ids
 from ingest.request import Request
@@ -66,6 +67,7 @@ _SCHEMA = pa.schema(
         "size_px": pa.int32(),
         "lon": pa.float64(),
         "lat": pa.float64(),
+        "major_tom": pa.string(),
         "unit": pa.string(),
         "row": pa.int64(),
         "split": pa.string(),
@@ -85,7 +87,8 @@ _SCHEMA = pa.schema(
 def _cell_row(cell: Cell) -> dict[str, Any]:
     lon, lat = cell.center_lonlat
     place = {"left_m": cell.left_m, "top_m": cell.top_m, "lon": lon, "lat": lat}
-    return {"cell_id": cell.cell_id, "epsg": cell.epsg, "size_px": cell.size_px} | place
+    name = {"cell_id": cell.cell_id, "major_tom": majortom.cell_name(lon, lat)}
+    return {**name, "epsg": cell.epsg, "size_px": cell.size_px} | place
 
 
 def _task_row(unit: Unit, position: int, task: Task) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 import shapely
 
 from ingest import chips
+from ingest.majortom import cell_name
 from ingest.plan import LeftOut
 from ingest.planner import make_plan
 from ingest.receipt import Outcome
@@ -40,6 +41,7 @@ def test_table(make_request: Callable[..., Request]) -> None:
         outline = shapely.from_wkb(row["geometry"])
         assert outline.covers(shapely.Point(task.cell.center_lonlat))
         assert row["datetime"] == task.s2.acquired
+        assert row["major_tom"] == cell_name(*task.cell.center_lonlat)
     geo = json.loads(table.schema.metadata[b"geo"])
     assert (geo["version"], geo["primary_column"], geo["columns"]["geometry"]["encoding"]) == (
         "1.1.0",

@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest import planfile
+from ingest.majortom import cell_name
 from ingest.plan import IngestPlan, LeftOut
 from ingest.planner import make_plan
 from ingest.request import Request
@@ -42,6 +43,7 @@ def test_a_person_can_read_it(plan: IngestPlan) -> None:
     rows = pq.read_table(io.BytesIO(planfile.to_parquet(plan))).to_pylist()
     assert [row["key"] for row in rows] == [task.key for task in plan.tasks] + [None]
     assert [row["row"] for row in rows[:-1]] == [u.first_row + i for u in plan.units for i in range(len(u.tasks))]
+    assert {row["major_tom"] for row in rows} == {cell_name(*task.cell.center_lonlat) for task in plan.tasks}
     assert (rows[-1]["cell_id"], rows[-1]["reason"]) == (plan.left_out[0].cell.cell_id, "gap 80.0 h")
 
 
