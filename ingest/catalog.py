@@ -16,6 +16,7 @@ from shapely.geometry import box
 from shapely.geometry.base import BaseGeometry
 
 from ingest.aoi import DateRange
+from ingest.profiles import address_of
 from ingest.scene import Item, interval
 from pipeline.errors import CatalogError, PretrainError, redact
 from pipeline.store import Store
@@ -32,6 +33,7 @@ def search(catalog: str, collections: Sequence[str], *, areas: Sequence[BaseGeom
     Raises:
         CatalogError: the catalog is not there, does not answer, or is not STAC.
     """
+    catalog = address_of(catalog)
     catalog = catalog if urlsplit(catalog).scheme else str(Path(catalog).absolute())  # workers may stand elsewhere
     try:
         items = _source(catalog)(catalog, collections, areas, dates)

@@ -51,7 +51,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 def _request(  # noqa: PLR0913  one parameter is one flag
     *,
     aoi: Aois,
-    catalog: Annotated[str, typer.Option(help="STAC API URL, catalog.json (or its folder), or items.parquet.")],
+    catalog: Annotated[
+        str,
+        typer.Option(
+            help="planetary-computer, earth-search, cdse, a STAC API's URL, catalog.json or its folder, items.parquet."
+        ),
+    ],
     dates: Dates = None,
     kind: Annotated[Kind, typer.Option(help="pair: S2 with S1. stack: several dates of S2.")] = Kind.pair,
     max_gap: Annotated[
@@ -68,6 +73,7 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     max_nodata: Annotated[float, typer.Option(help="Percent of a chip that either sensor may lack.")] = 1.0,
     chip_px: Annotated[int, typer.Option(help="Side of a chip in pixels of 10 m.")] = 264,
     grid: Annotated[Grid, typer.Option(help="utm lattice, aoi: one cell an area, scene: S2's own pixels.")] = Grid.utm,
+    s2: Annotated[str, typer.Option(help="l2a, l1c, or the id of a STAC collection.")] = "l2a",
     s1: Annotated[str, typer.Option(help="Preferred first: rtc (gamma0), grd (geocoded, sigma0).")] = "rtc",
     labels: Annotated[str, typer.Option(help="STAC collections of labels to add, with commas between.")] = "",
     codec: Annotated[CodecName, typer.Option(help="b2: blosc2. npy: raw numpy.")] = CodecName.b2,
@@ -76,7 +82,8 @@ def _request(  # noqa: PLR0913  one parameter is one flag
 ) -> "Request":
     """The flags that decide which bytes are written, as one value."""
     from ingest.aoi import parse_aoi, parse_dates
-    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_tracks
+    from ingest.profiles import profile_of
+    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_s2, parse_tracks
 
     pairs = kind is Kind.pair
     if pairs and (frames, min_gap, bands, seasons) != (None, None, None, False):
@@ -91,12 +98,13 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             areas=tuple(area for text in aoi for area in parse_aoi(text)),
             dates=parse_dates(dates),
             catalog=catalog,
-            s1=parse_s1(s1) if pairs else (),
             max_gap_hours=parse_gap(max_gap or "3d", "--max-gap") if pairs else 0.0,
             orbit=orbit.value,
             tracks=parse_tracks(tracks),
             one_to_one=one_to_one,
             frames=1 if pairs else frames if frames is not None else 4 if seasons else 3,
+            s2=parse_s2(s2, profile_of(catalog)),
+            s1=parse_s1(s1, profile_of(catalog)) if pairs else (),
             min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
             widest_gap_hours=None if pairs or max_gap is None else parse_gap(max_gap, "--max-gap"),
             seasons=seasons,

@@ -14,7 +14,7 @@ from ingest.aoi import DateRange
 from ingest.grid import PIXEL_M, Cell, centered_cell, corner_cell, footprints, lattice_cells, utm_epsg
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
-from ingest.request import S2_COLLECTION, Request, s1_dates, spacing
+from ingest.request import Request, s1_dates, spacing
 from ingest.scene import Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, leaking, split_of
 from ingest.stacking import Stacking, stack
@@ -86,12 +86,12 @@ def pair_rules(request: Request) -> PairRules:
 
 
 def _find(request: Request) -> _Found:
-    s2, unusable = _scenes(request, (S2_COLLECTION,), dates=request.dates)
+    s2, unusable = _scenes(request, (request.s2,), dates=request.dates)
     s1, more = _scenes(request, request.s1, dates=s1_dates(request)) if request.s1 else ([], {})
     if not s2 and not unusable:
         raise UsageError(
-            f"no {S2_COLLECTION} scene in {redact(request.catalog)} touches the area within "
-            f"{request.dates.stac() or 'all time'}. Check --aoi (longitude first), --dates and --catalog."
+            f"no {request.s2} scene in {redact(request.catalog)} touches the area within "
+            f"{request.dates.stac() or 'all time'}. Check --aoi (longitude first), --dates, --catalog and --s2."
         )
     everything = DateRange(start=None, end=None)
     labels = _scenes(request, request.labels, dates=everything, label=True)[0] if request.labels else []

@@ -8,6 +8,7 @@ from typing import Literal
 
 from ingest.aoi import Aoi, DateRange
 from ingest.grid import check_chip_px
+from ingest.profiles import Profile
 from ingest.spacing import Spacing
 from pipeline.bands import S2_NAMES
 from pipeline.codec import Codec, Kind
@@ -15,11 +16,12 @@ from pipeline.errors import UsageError
 
 GridKind = Literal["utm", "aoi", "scene"]
 OrbitKind = Literal["any", "ascending", "descending"]
-S1_COLLECTIONS = {"rtc": "sentinel-1-rtc", "grd": "sentinel-1-grd"}
-"""What `--s1` may name."""
-S2_COLLECTION = "sentinel-2-l2a"
 LAST_TRACK = 175
 """Sentinel-1 repeats its ground track after so many orbits."""
+LEVELS = ("l2a", "l1c")
+"""Of Sentinel-2, that `--s2` may name."""
+PRODUCTS = ("rtc", "grd")
+"""Of Sentinel-1, that `--s1` may name."""
 _UNITS_H = {"h": 1.0, "d": 24.0}
 
 
@@ -34,7 +36,9 @@ class Request:
     dates: DateRange
     """When the S2 scene was acquired."""
     catalog: str
-    """STAC API, catalog.json or items.parquet."""
+    """STAC API, catalog.json or items.parquet; or the name of a profile."""
+    s2: str
+    """STAC collection of Sentinel-2."""
     s1: tuple[str, ...]
     """STAC collections of Sentinel-1, the preferred first; none for stacks."""
     max_gap_hours: float
@@ -85,17 +89,35 @@ def parse_gap(text: str, flag: str) -> float:
     return float(match[1]) * _UNITS_H[match[2]]
 
 
-def parse_s1(text: str) -> tuple[str, ...]:
+def parse_s2(text: str, profile: Profile) -> str:
+    """The collection of `l2a`, of `l1c`, or of its own id.
+
+    Raises:
+        UsageError: the catalog is known not to have that level, or the text is empty.
+    """
+    name = text.strip()
+    if not name or (name in LEVELS and name not in profile.s2):
+        raise UsageError(f"--s2 {text!r}: choose from {', '.join(profile.s2)}, or give a collection's id.")
+    return profile.s2.get(name, name)
+
+
+def parse_s1(text: str, profile: Profile) -> tuple[str, ...]:
     """Collections of `rtc,grd`.
 
     Raises:
-        UsageError: an unknown product.
+        UsageError: an unknown product, or one that the catalog is known not to have.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = [name for name in names if name not in S1_COLLECTIONS]
+    unknown = [name for name in names if name not in PRODUCTS]
     if unknown or not names:
-        raise UsageError(f"--s1 {text!r}: choose from {', '.join(S1_COLLECTIONS)}, the preferred first.")
-    return tuple(S1_COLLECTIONS[name] for name in names)
+        raise UsageError(f"--s1 {text!r}: choose from {', '.join(PRODUCTS)}, the preferred first.")
+    absent = [name for name in names if name not in profile.s1]
+    if absent:
+        raise UsageError(
+            f"--s1 {text!r}: {profile.name} has {', '.join(profile.s1)} only. "
+            "Use --catalog planetary-computer, or --kind stack, which needs no Sentinel-1."
+        )
+    return tuple(profile.s1[name] for name in names)
 
 
 def parse_tracks(text: str) -> tuple[int, ...]:

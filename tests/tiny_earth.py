@@ -142,6 +142,7 @@ def make_request(tiny: Tiny) -> Callable[..., Request]:
             "areas": parse_aoi(str(aoi)),
             "dates": DateRange(start=None, end=None),
             "catalog": str(tiny.root),
+            "s2": "sentinel-2-l2a",
             "s1": ("sentinel-1-rtc",),
             "max_gap_hours": 72.0,
             "orbit": "any",

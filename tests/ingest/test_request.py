@@ -7,12 +7,14 @@ from datetime import date
 import pytest
 
 from ingest.aoi import DateRange
-from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_tracks, s1_dates
+from ingest.profiles import profile_of
+from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_s2, parse_tracks, s1_dates
 from pipeline import record
 from pipeline.bands import S2_NAMES
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest
+ANY = profile_of("catalog.json")
 
 
 @pytest.mark.parametrize(("text", "hours"), [("3d", 72), ("12h", 12), ("0.5d", 12), ("1.5h", 1.5), (" 2d ", 48)])
@@ -27,14 +29,40 @@ def test_bad_gap(text: str) -> None:
 
 
 def test_s1() -> None:
-    assert parse_s1("rtc") == ("sentinel-1-rtc",)
-    assert parse_s1("grd, rtc,") == ("sentinel-1-grd", "sentinel-1-rtc")
+    assert parse_s1("rtc", ANY) == ("sentinel-1-rtc",)
+    assert parse_s1("grd, rtc,", ANY) == ("sentinel-1-grd", "sentinel-1-rtc")
 
 
 @pytest.mark.parametrize("text", ["", ",", "slc", "rtc,slc", "RTC"])
 def test_bad_s1(text: str) -> None:
     with pytest.raises(UsageError, match="--s1"):
-        parse_s1(text)
+        parse_s1(text, ANY)
+
+
+@pytest.mark.parametrize("catalog", ["earth-search", "cdse"])
+def test_catalogs_without_gamma0_say_so(catalog: str) -> None:
+    with pytest.raises(UsageError, match=rf"{catalog} has grd only"):
+        parse_s1("rtc", profile_of(catalog))
+
+
+@pytest.mark.parametrize(
+    ("catalog", "text", "collection"),
+    [
+        ("planetary-computer", "l2a", "sentinel-2-l2a"),
+        ("earth-search", "l2a", "sentinel-2-c1-l2a"),
+        ("earth-search", "l1c", "sentinel-2-l1c"),
+        ("earth-search", "sentinel-2-l2a", "sentinel-2-l2a"),
+        ("https://example.org/stac", " mine ", "mine"),
+    ],
+)
+def test_s2(catalog: str, text: str, collection: str) -> None:
+    assert parse_s2(text, profile_of(catalog)) == collection
+
+
+@pytest.mark.parametrize("text", ["", " ", "l1c"])
+def test_bad_s2(text: str) -> None:
+    with pytest.raises(UsageError, match="--s2"):
+        parse_s2(text, profile_of("planetary-computer"))
 
 
 @pytest.mark.parametrize(
