@@ -20,7 +20,7 @@ NAME = "chips.parquet"
 _GEO = {
     "version": "1.1.0",
     "primary_column": "geometry",
-    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon"]}},
+    "columns": {"geometry": {"encoding": "WKB", "geometry_types": ["Polygon", "MultiPolygon"]}},
 }
 """Without `crs` the standard's default holds: longitude and latitude on WGS 84."""
 

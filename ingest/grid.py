@@ -1,8 +1,8 @@
 """Cells: fixed squares of 10 m pixels on the ground, and which of them an area has.
 
-The lattice of a UTM zone starts at (0, 0) and its pitch is the chip's side rounded up to 60 m, so that pixels of 10, 20
-and 60 m bands of the zone's Sentinel-2 tiles fall on the cells' pixels. A cell belongs to the zone of its centre, and
-to an area when its centre does. Rows count northwards.
+The lattice of a UTM zone starts at (0, 0), in the south at (0, 40), and its pitch is the chip's side rounded up to
+60 m, so that pixels of 10, 20 and 60 m bands of the zone's Sentinel-2 tiles fall on the cells' pixels. A cell belongs
+to the zone of its centre, and to an area when its centre does. Rows count northwards.
 """
 
 import math
@@ -16,12 +16,21 @@ from numpy.typing import NDArray
 from pyproj import Transformer
 from shapely.geometry.base import BaseGeometry
 
+from ingest import antimeridian
 from pipeline.errors import UsageError
 
 PIXEL_M = 10
 """Metres. Every cell's pixel."""
 LATTICE_M = 60
-"""Metres. Origins and pitches are multiples of it."""
+"""Metres. Pitches, and distances from the equator and the zone's false easting, are multiples of it."""
+SOUTH_ORIGIN_M = 10_000_000 % LATTICE_M
+"""Metres. Northing of row 0 in the south, where tiles count from the equator, at 10,000 km: no multiple of 60 m."""
+MOST_CELLS = 5_000_000
+"""Cells of one request. Each takes about 500 bytes of the driver's memory."""
+EARTH_RADIUS_M = 6_371_007.2
+"""Metres. Of the sphere with the area of WGS 84."""
+_MESH = 2**20
+"""Positions looked at together."""
 Affine6 = tuple[float, float, float, float, float, float]
 """(a, b, c, d, e, f): x = a col + b row + c, y = d col + e row + f, from the upper left corner."""
 
@@ -81,7 +90,7 @@ def pitch_m(chip_px: int) -> int:
 
 def lattice_cells(area: BaseGeometry, chip_px: int) -> list[Cell]:
     """Cells of the fixed lattices whose centre lies in `area` (degrees), sorted by id."""
-    cells = [cell for epsg in _zones(area) for cell in _zone_cells(area, epsg, chip_px)]
+    cells = [cell for epsg in zones_of(area) for cell in _zone_cells(area, epsg, chip_px)]
     return sorted(cells, key=lambda cell: cell.cell_id)
 
 
@@ -108,14 +117,18 @@ def corner_cell(epsg: int, left_m: float, top_m: float, chip_px: int) -> Cell:
 
 
 def footprints(cells: Sequence[Cell], *, inset_m: float = 0) -> NDArray[np.object_]:
-    """The cells' outlines in degrees, drawn `inset_m` metres inside their edges: an object array of polygons."""
+    """The cells' outlines in degrees, drawn `inset_m` metres inside their edges: an object array of polygons.
+
+    One across the antimeridian is a multipolygon of its two sides.
+    """
     corners = np.empty((len(cells), 5, 2))
-    for epsg in {cell.epsg for cell in cells}:
-        rows = [i for i, cell in enumerate(cells) if cell.epsg == epsg]
+    for epsg, rows in by_zone(cells).items():
         corners_m = np.array([_corners_m(cells[i], inset_m) for i in rows])
         lon, lat = transformer(epsg, 4326).transform(corners_m[..., 0], corners_m[..., 1])
         corners[rows] = np.stack([lon, lat], axis=-1)
     polygons: NDArray[np.object_] = shapely.polygons(corners)
+    for i in np.flatnonzero(np.ptp(corners[..., 0], axis=1) > 180):
+        polygons[i] = antimeridian.cut(polygons[i])
     return polygons
 
 
@@ -129,6 +142,34 @@ def check_chip_px(chip_px: int) -> None:
         raise UsageError(f"--chip-px {chip_px}: a chip has 8 to 2048 pixels of 10 m a side. CROMA was trained on 120.")
 
 
+def by_zone(cells: Sequence[Cell]) -> dict[int, list[int]]:
+    """Positions of the cells of each EPSG code."""
+    found: dict[int, list[int]] = {}
+    for i, cell in enumerate(cells):
+        found.setdefault(cell.epsg, []).append(i)
+    return found
+
+
+def ground_m2(area: BaseGeometry) -> float:
+    """Square metres of an area in degrees, on a sphere: within half a percent, and no less for crossing zones."""
+    flat = shapely.transform(area, lambda xy: np.column_stack([np.radians(xy[:, 0]), np.sin(np.radians(xy[:, 1]))]))
+    return float(flat.area) * EARTH_RADIUS_M**2
+
+
+def check_count(areas: Sequence[BaseGeometry], chip_px: int) -> None:
+    """Refuse a lattice of more cells than a driver can hold.
+
+    Raises:
+        UsageError: about how many there would be.
+    """
+    count = ground_m2(shapely.union_all(areas)) / pitch_m(chip_px) ** 2
+    if count > MOST_CELLS:
+        raise UsageError(
+            f"the area has about {count:,.0f} cells of {chip_px} pixels; a request holds {MOST_CELLS:,} at most. "
+            "Draw some of them with --sample, take a larger --chip-px, or a smaller area."
+        )
+
+
 def _snap(value_m: float) -> float:
     return float(round(value_m / PIXEL_M) * PIXEL_M)
 
@@ -139,7 +180,7 @@ def _corners_m(cell: Cell, inset_m: float) -> list[tuple[float, float]]:
     return [(left, top), (left, bottom), (right, bottom), (right, top), (left, top)]
 
 
-def _zones(area: BaseGeometry) -> list[int]:
+def zones_of(area: BaseGeometry) -> list[int]:
     """Zones that may hold a centre: those of the bounds, one more on each side for MGRS's exceptions."""
     west, south, east, north = area.bounds
     zones = range(int((west + 180) // 6), int((east + 180) // 6) + 3)
@@ -147,30 +188,55 @@ def _zones(area: BaseGeometry) -> list[int]:
     return [hemisphere + zone for hemisphere in hemispheres for zone in zones if 1 <= zone <= 60]
 
 
+def zone_box(epsg: int) -> BaseGeometry:
+    """Degrees. The hemisphere of a UTM zone, a zone's half wider on each side than its widest exception."""
+    meridian, south = (epsg % 100) * 6 - 183, epsg > 32700
+    return shapely.box(meridian - 6.5, -80 if south else 0, meridian + 6.5, 0 if south else 84)
+
+
+def lattice_origin_m(epsg: int) -> tuple[int, int]:
+    """Metres. (x, y) of the lower left corner of row 0, column 0."""
+    return 0, SOUTH_ORIGIN_M if epsg > 32700 else 0
+
+
+def lattice_cell(epsg: int, row: int, col: int, *, chip_px: int, center_lonlat: tuple[float, float]) -> Cell:
+    """The lattice's cell of a row and a column."""
+    (x0, y0), pitch = lattice_origin_m(epsg), pitch_m(chip_px)
+    return Cell(
+        cell_id=f"{epsg}-r{row:05d}-c{col:05d}",
+        epsg=epsg,
+        left_m=float(x0 + col * pitch),
+        top_m=float(y0 + row * pitch + chip_px * PIXEL_M),
+        size_px=chip_px,
+        center_lonlat=center_lonlat,
+    )
+
+
 def _zone_cells(area: BaseGeometry, epsg: int, chip_px: int) -> list[Cell]:
-    meridian = (epsg % 100) * 6 - 183
-    part = area.intersection(shapely.box(meridian - 6.5, -80, meridian + 6.5, 84))
+    part = area.intersection(zone_box(epsg))
     if part.is_empty:
         return []
-    pitch, half = pitch_m(chip_px), chip_px * PIXEL_M / 2
+    pitch, (x0, y0) = pitch_m(chip_px), lattice_origin_m(epsg)
     lon_west, lat_south, lon_east, lat_north = part.bounds
     west, south, east, north = transformer(4326, epsg).transform_bounds(
         lon_west, lat_south, lon_east, lat_north, densify_pts=21
     )
-    cols = np.arange(math.floor(west / pitch) - 1, math.ceil(east / pitch) + 1)
-    rows = np.arange(math.floor(south / pitch) - 1, math.ceil(north / pitch) + 1)
-    col, row = (axis.ravel() for axis in np.meshgrid(cols, rows))
-    lon, lat = transformer(epsg, 4326).transform(col * pitch + half, row * pitch + half)
+    cols = np.arange(math.floor((west - x0) / pitch) - 1, math.ceil((east - x0) / pitch) + 1)
+    rows = np.arange(math.floor((south - y0) / pitch) - 1, math.ceil((north - y0) / pitch) + 1)
+    bands = np.array_split(rows, max(1, len(rows) * len(cols) // _MESH))
+    return [cell for band in bands for cell in _mesh_cells(area, epsg, (band, cols), chip_px)]
+
+
+def _mesh_cells(
+    area: BaseGeometry, epsg: int, mesh: tuple[NDArray[np.int64], NDArray[np.int64]], chip_px: int
+) -> list[Cell]:
+    """Cells of some rows and columns whose centre lies in the area and in the zone."""
+    row, col = (axis.ravel() for axis in np.meshgrid(*mesh, indexing="ij"))
+    pitch, half, (x0, y0) = pitch_m(chip_px), chip_px * PIXEL_M / 2, lattice_origin_m(epsg)
+    lon, lat = transformer(epsg, 4326).transform(x0 + col * pitch + half, y0 + row * pitch + half)
     inside = shapely.contains_xy(area, lon, lat)
     return [
-        Cell(
-            cell_id=f"{epsg}-r{r:05d}-c{c:05d}",
-            epsg=epsg,
-            left_m=float(c * pitch),
-            top_m=float(r * pitch + chip_px * PIXEL_M),
-            size_px=chip_px,
-            center_lonlat=(x, y),
-        )
-        for c, r, x, y in zip(*(axis[inside].tolist() for axis in (col, row, lon, lat)), strict=True)
+        lattice_cell(epsg, r, c, chip_px=chip_px, center_lonlat=(x, y))
+        for r, c, x, y in zip(*(axis[inside].tolist() for axis in (row, col, lon, lat)), strict=True)
         if utm_epsg(x, y) == epsg
     ]

@@ -11,7 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ingest import catalog
 from ingest.aoi import DateRange
-from ingest.grid import PIXEL_M, Cell, centered_cell, corner_cell, footprints, lattice_cells, utm_epsg
+from ingest.grid import PIXEL_M, Cell, centered_cell, check_count, corner_cell, footprints, lattice_cells, utm_epsg
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import Request, s1_dates, spacing
@@ -114,6 +114,7 @@ def _scenes(
 def _cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:
     areas = [area.geometry for area in request.areas]
     if request.grid == "utm":
+        check_count(areas, request.chip_px)
         found = [cell for area in areas for cell in lattice_cells(area, request.chip_px)]
     elif request.grid == "aoi":
         found = [centered_cell(area, _area_epsg(area, s2), request.chip_px) for area in areas]

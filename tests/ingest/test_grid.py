@@ -1,7 +1,9 @@
 """Cells against a plain loop over the lattice, and what every cell must hold."""
 
+import json
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,19 +11,22 @@ import pytest
 import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pyproj import Transformer
+from pyproj import Geod, Transformer
 
-from ingest import grid
+from ingest import antimeridian, grid
 from ingest.grid import (
     Cell,
     centered_cell,
     check_chip_px,
+    check_count,
     corner_cell,
     footprints,
+    ground_m2,
     lattice_cells,
     pitch_m,
     utm_epsg,
 )
+from ingest.scene import Scene, parse_scene
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest
@@ -83,16 +88,17 @@ def _plain(area: Any, chip_px: int) -> set[str]:
     pitch, half = math.ceil(chip_px / 6) * 60, chip_px * 5
     found = set()
     for epsg in [hemi + zone for hemi in (32600, 32700) for zone in range(1, 61)]:
+        origin = 40 if epsg > 32700 else 0
         forward = Transformer.from_crs(4326, epsg, always_xy=True)
         corners = [forward.transform(x, y, errcheck=False) for x, y in shapely.segmentize(area, 0.01).exterior.coords]
         if abs((area.centroid.x - ((epsg % 100) * 6 - 183) + 180) % 360 - 180) > 12:
             continue
-        rows = [math.floor(y / pitch) for _, y in corners]
+        rows = [math.floor((y - origin) / pitch) for _, y in corners]
         cols = [math.floor(x / pitch) for x, _ in corners]
         back = Transformer.from_crs(epsg, 4326, always_xy=True)
         for row in range(min(rows) - 2, max(rows) + 3):
             for col in range(min(cols) - 2, max(cols) + 3):
-                lon, lat = back.transform(col * pitch + half, row * pitch + half)
+                lon, lat = back.transform(col * pitch + half, origin + row * pitch + half)
                 if area.contains(shapely.Point(lon, lat)) and utm_epsg(lon, lat) == epsg:
                     found.add(f"{epsg}-r{row:05d}-c{col:05d}")
     return found
@@ -125,7 +131,7 @@ def test_cells_lie_on_the_lattice_of_the_zone_of_their_centre(place: tuple[float
     assert len({cell.cell_id for cell in cells}) == len(cells)
     for cell in cells:
         assert cell.left_m % 60 == 0
-        assert (cell.top_m - chip_px * 10) % 60 == 0
+        assert (cell.top_m - chip_px * 10) % 60 == (40 if cell.epsg > 32700 else 0)
         assert cell.left_m % pitch_m(chip_px) == 0
         assert utm_epsg(*cell.center_lonlat) == cell.epsg
         assert shapely.contains_xy(area, *cell.center_lonlat)
@@ -134,7 +140,7 @@ def test_cells_lie_on_the_lattice_of_the_zone_of_their_centre(place: tuple[float
         assert cell.transform == (10, 0, cell.left_m, 0, -10, cell.top_m)
         epsg, row, col = cell.cell_id.split("-")
         assert int(epsg) == cell.epsg
-        assert int(row[1:]) * pitch_m(chip_px) == cell.top_m - chip_px * 10
+        assert int(row[1:]) * pitch_m(chip_px) == cell.top_m - chip_px * 10 - (40 if cell.epsg > 32700 else 0)
         assert int(col[1:]) * pitch_m(chip_px) == cell.left_m
 
 
@@ -168,6 +174,79 @@ def test_every_point_is_in_exactly_one_cell(
             c for c in cells if c.epsg == epsg and c.left_m < x < c.left_m + side and c.top_m - side < y < c.top_m
         ]
         assert len(holding) == 1 or (near_edge and not holding)
+
+
+def test_cells_fit_the_pixels_of_real_tiles_in_both_hemispheres(stac_records: Path) -> None:
+    """Pixels of 60 m begin where cells do: every lattice cell lies a multiple of 60 m from the tile's corner."""
+    hemispheres = set()
+    for path in sorted(stac_records.glob("*s2*.json")):
+        for item in _items(path):
+            scene = parse_scene({"collection": "sentinel-2-l2a", **item})
+            grid = scene.grid if isinstance(scene, Scene) else None
+            if grid is None or grid.transform[0] != 10:
+                continue
+            x, y = grid.transform[2] + 54_900, grid.transform[5] - 54_900
+            lon, lat = Transformer.from_crs(grid.epsg, 4326, always_xy=True).transform(x, y)
+            for cell in lattice_cells(shapely.box(lon - 0.03, lat - 0.03, lon + 0.03, lat + 0.03), 120):
+                if cell.epsg == grid.epsg:
+                    assert ((cell.left_m - grid.transform[2]) % 60, (grid.transform[5] - cell.top_m) % 60) == (0, 0)
+                    hemispheres.add(cell.epsg // 100)
+    assert hemispheres == {326, 327}
+
+
+def _items(path: Path) -> list[dict[str, Any]]:
+    document = json.loads(path.read_text())
+    return document if isinstance(document, list) else document.get("features", [document])
+
+
+@pytest.mark.parametrize(
+    "corners",
+    [
+        [(11.93, 47.95), (12.08, 47.97), (12.02, 48.06)],  # two zones
+        [(5.96, -0.05), (6.06, -0.02), (6.01, 0.06)],  # two zones of two hemispheres: four corners meet
+        [(179.95, 60.0), (-179.93, 60.01), (-179.99, 60.04)],  # the antimeridian
+        [(179.96, -16.02), (180.05, -16.0), (180.02, -15.95)],  # the antimeridian, longitudes above 180
+    ],
+)
+def test_no_cell_of_a_border_is_missing_and_none_is_there_twice(corners: list[tuple[float, float]]) -> None:
+    area = antimeridian.cut(shapely.Polygon(corners))
+    cells = lattice_cells(area, 60)
+    want = set().union(*(_plain(part, 60) for part in shapely.get_parts(area)))
+    assert [cell.cell_id for cell in cells] == sorted(want)
+    assert len({cell.epsg for cell in cells}) in (2, 4)
+
+
+def test_holes_and_parts_are_those_of_the_area() -> None:
+    outer, hole, island = (shapely.box(15, 48, 15.1, 48.1), shapely.box(15.02, 48.02, 15.07, 48.07), (15.2, 48, 15.25))
+    area = shapely.union_all([outer - hole, shapely.box(*island, 48.05)])
+    ids = {cell.cell_id for cell in lattice_cells(area, 60)}
+    whole, inside, beside = (
+        {cell.cell_id for cell in lattice_cells(part, 60)} for part in (outer, hole, shapely.box(*island, 48.05))
+    )
+    assert ids == (whole - inside) | beside
+    assert inside
+    assert beside
+
+
+def test_a_mesh_in_bands_is_the_mesh_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    area = shapely.box(15, -0.1, 15.2, 0.1)
+    whole = lattice_cells(area, 60)
+    monkeypatch.setattr(grid, "_MESH", 500)
+    assert lattice_cells(area, 60) == whole
+
+
+def test_more_cells_than_a_driver_holds_are_refused_before_they_are_made() -> None:
+    with pytest.raises(UsageError, match=r"about 72,\d+,\d+ cells of 264 pixels.*--sample"):
+        check_count([shapely.box(-180, -80, 180, 84)], 264)
+    check_count([shapely.box(10, 40, 20, 50)], 264)
+
+
+@pytest.mark.parametrize("lat", [0.0, 30.0, -60.0])
+def test_ground_is_that_of_the_ellipsoid(lat: float) -> None:
+    area = shapely.box(10, lat - 1, 12, lat + 1)
+    dense = shapely.segmentize(area, 0.01)
+    exact, _ = Geod(ellps="WGS84").geometry_area_perimeter(shapely.geometry.polygon.orient(dense))
+    assert ground_m2(area) == pytest.approx(exact, rel=0.006)
 
 
 def test_cells_do_not_depend_on_the_area() -> None:
@@ -221,6 +300,17 @@ def test_a_chip_has_a_sensible_size(chip_px: int) -> None:
         check_chip_px(chip_px)
     check_chip_px(8)
     check_chip_px(2048)
+
+
+def test_outlines_across_the_antimeridian_have_two_sides() -> None:
+    cells = lattice_cells(antimeridian.cut(shapely.box(179.98, 10, 180.02, 10.04)), 60)
+    outlines = footprints(cells)
+    crossing = [outline for outline in outlines if outline.geom_type == "MultiPolygon"]
+    assert crossing
+    for cell, outline in zip(cells, outlines, strict=True):
+        assert outline.is_valid
+        assert ground_m2(outline) == pytest.approx(600**2, rel=0.01)
+        assert outline.covers(shapely.Point(cell.center_lonlat))
 
 
 def test_transformers_are_made_once() -> None:
