@@ -1,6 +1,7 @@
 """Areas and dates at the door: what is let in, and one clear message for everything else."""
 
 import json
+import unicodedata
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from pyproj import Geod, Transformer
 
 from ingest.aoi import Aoi, DateRange, parse_aoi, parse_dates
 from pipeline.errors import UsageError
@@ -111,10 +113,12 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
         ("11,48,10,49", "west must be below east"),
         ("10,49,11,48", "south below north"),
         ("10,48,10,49", "west must be below east"),
-        ("179,0,-179,1", "antimeridian"),
+        ("1,48,-178,49", "antimeridian"),
+        ("170,0,-200,1", "antimeridian"),
         ("nan,0,1,1", "west must be below east"),
         ("-inf,0,inf,1", "not degrees|not a valid polygon"),
-        ("170,0,190,1", "not degrees"),
+        ("170,0,541,1", "not degrees"),
+        ("-181,0,180,1", "not degrees"),
         ("10,83,11,89", "-80 to 84"),
         ("10,-89,11,-79", "-80 to 84"),
     ],
@@ -122,6 +126,80 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
 def test_bad_boxes(text: str, match: str) -> None:
     with pytest.raises(UsageError, match=match):
         parse_aoi(text)
+
+
+@pytest.mark.parametrize("text", ["179,-17,-178,-16", "179,-17,182,-16", "-181,-17,-178,-16"])
+def test_a_box_across_the_antimeridian_has_two_sides(text: str) -> None:
+    (area,) = parse_aoi(text)
+    want = shapely.union_all([shapely.box(179, -17, 180, -16), shapely.box(-180, -17, -178, -16)])
+    assert area.geometry.equals(want)
+    assert area == Aoi(name="bbox", wkt=area.geometry.wkt)
+
+
+def test_geojson_across_the_antimeridian(tmp_path: Path) -> None:
+    ring = [[179, 0], [-178, 0], [-178, 2], [179, 2], [179, 0]]
+    hole = [[179.5, 0.5], [-179.5, 0.5], [-179.5, 1.5], [179.5, 1.5], [179.5, 0.5]]
+    (area,) = parse_aoi(_write(tmp_path, {"type": "Polygon", "coordinates": [ring, hole]}))
+    assert area.geometry.area == pytest.approx(3 * 2 - 1)
+    assert area.geometry.bounds == (-180, 0, 180, 2)
+
+
+def test_mgrs_tiles() -> None:
+    areas = parse_aoi("mgrs:33TWL, 33twm")
+    assert [area.name for area in areas] == ["33TWL", "33TWM"]
+    east, south = 500000.0, 5100000.0  # in both tiles: 33TWL ends at the top there, 33TWM reaches 9,780 m below it
+    lon, lat = Transformer.from_crs(32633, 4326, always_xy=True).transform(east + 30_000, south - 5_000)
+    assert all(shapely.contains_xy(area.geometry, lon, lat) for area in areas)
+    exact, _ = Geod(ellps="WGS84").geometry_area_perimeter(shapely.geometry.polygon.orient(areas[0].geometry))
+    assert exact == pytest.approx(109_800**2, rel=1e-3)
+
+
+CITIES = "name;lat;lon\nZürich;47.37;8.54\nSão Tomé;0.33;6.73\n北京;39.9;116.4\nSuva;-18.1;178.4\n"
+
+
+def test_points_become_discs(tmp_path: Path) -> None:
+    path = tmp_path / "cities.csv"
+    path.write_text(CITIES, encoding="utf-8")
+    areas = parse_aoi(str(path), around_m=200_000)
+    assert [area.name for area in areas] == ["Zürich", "São Tomé", "北京", "Suva"]
+    for area, (lon, lat) in zip(areas, [(8.54, 47.37), (6.73, 0.33), (116.4, 39.9), (178.4, -18.1)], strict=True):
+        for degrees in range(0, 360, 7):
+            for metres, inside in ((199_000, True), (201_000, False)):
+                x, y, _ = Geod(ellps="WGS84").fwd(lon, lat, degrees, metres)
+                assert shapely.contains_xy(area.geometry, x, y) == inside
+    assert areas[3].geometry.bounds[0] == -180  # Fiji reaches across
+
+
+def test_a_place_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "cities.csv"
+    path.write_text(CITIES, encoding="utf-8")
+    for name in ("Zürich", unicodedata.normalize("NFD", "Zürich"), " Zürich"):
+        (area,) = parse_aoi(f"{path}#{name}", around_m=100)
+        assert shapely.contains_xy(area.geometry, 8.54, 47.37)
+    with pytest.raises(UsageError, match=r"no place of that name. The nearest of 4: Zürich"):
+        parse_aoi(f"{path}#Zurich", around_m=100)
+    areas = _write(tmp_path, {"type": "FeatureCollection", "features": [_feature(SQUARE, name=n) for n in "aba"]})
+    assert [area.name for area in parse_aoi(f"{areas}#a")] == ["a", "a"]
+
+
+def test_a_file_whose_own_name_has_the_mark(tmp_path: Path) -> None:
+    path = tmp_path / "a#b.geojson"
+    path.write_text(json.dumps(SQUARE))
+    assert len(parse_aoi(str(path))) == 1
+
+
+def test_points_without_a_size_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "cities.csv"
+    path.write_text(CITIES, encoding="utf-8")
+    with pytest.raises(UsageError, match=r"'Zürich' is a Point.*--around 5km"):
+        parse_aoi(str(path))
+
+
+def test_a_disc_that_reaches_the_pole_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "north.csv"
+    path.write_text("10,83.9")
+    with pytest.raises(UsageError, match="-80 to 84"):
+        parse_aoi(str(path), around_m=50_000)
 
 
 def test_a_folder_is_no_area(tmp_path: Path) -> None:
