@@ -14,6 +14,7 @@ import shapely
 from shapely.geometry import shape
 from shapely.geometry.base import BaseGeometry
 
+from ingest import antimeridian
 from ingest.grid import Affine6
 from ingest.product import identify, utc
 from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
@@ -67,6 +68,14 @@ class Grid:
     width_px: int
     """Columns."""
 
+    def is_aligned(self, other: "Grid") -> bool:
+        """Whether the pixels of one are pixels of the other, were both wide enough."""
+        a, b, c, d, e, f = self.transform
+        *linear, left, top = (other.transform[i] for i in (0, 1, 3, 4, 2, 5))
+        steps = ((left - c) / a, (top - f) / e)
+        whole = all(abs(step - round(step)) < 1e-3 for step in steps)
+        return self.epsg == other.epsg and linear == [a, b, d, e] and whole
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
@@ -81,7 +90,7 @@ class Scene:
     acquired: datetime
     """UTC. Sensing time, or the middle of the item's interval."""
     footprint_wkt: str
-    """EPSG:4326. Outline of the data."""
+    """EPSG:4326. Outline of the data, cut at the antimeridian."""
     cloud_percent: float | None
     """Percent of the whole scene."""
     orbit_state: str | None
@@ -106,6 +115,13 @@ class Scene:
     """By band name: `B01`, `VV`, `SCL`, `label`."""
     classes: tuple[str, ...]
     """Class names of the whole scene, where a property gives some."""
+    fills: "tuple[Scene, ...]" = ()
+    """Scenes of the same pass and grid that have the pixels which this one lacks, in the order in which they fill."""
+
+    @property
+    def parts(self) -> "tuple[Scene, ...]":
+        """The scene itself and those that fill it."""
+        return self, *self.fills
 
     @property
     def footprint(self) -> BaseGeometry:
@@ -137,7 +153,7 @@ def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2
         collection=item["collection"],
         sensor=sensor,
         acquired=acquired,
-        footprint_wkt=shape(item["geometry"]).wkt,
+        footprint_wkt=outline(item["geometry"]).wkt,
         cloud_percent=properties.get("eo:cloud_cover"),
         orbit_state=properties.get("sat:orbit_state"),
         relative_orbit=product.relative_orbit,
@@ -151,6 +167,16 @@ def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2
         assets=assets,
         classes=_classes(properties) if label else (),
     )
+
+
+def outline(geometry: Mapping[str, Any]) -> BaseGeometry:
+    """The GeoJSON `geometry` of a scene (degrees), cut at the antimeridian and made valid."""
+    ground = shape(geometry)
+    try:
+        ground = antimeridian.cut(ground)
+    except ValueError:
+        ground = antimeridian.cut(shapely.make_valid(ground))
+    return ground if ground.is_valid else shapely.make_valid(ground)
 
 
 def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
