@@ -6,16 +6,18 @@ radar to dB after it was resampled in linear power, and every chip is judged.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ingest.coregister import estimate_shift
+from ingest.mosaic import Image, Refused, compose
 from ingest.plan import PairTask, Task, Unit
-from ingest.quality import QualityReport, judge, make_mask
-from ingest.raster import Coordinates, read_band
+from ingest.quality import QualityReport, judge, make_mask, refused
+from ingest.raster import Coordinates
 from ingest.request import Request
-from ingest.sensors import Block, cloud_of, join, read_labels, read_s2, read_scl, to_db
+from ingest.scene import Scene
+from ingest.sensors import cloud_of, read_labels, read_s1, read_s2
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.sample import PairSample, Sample, SampleMeta
 
@@ -40,52 +42,39 @@ def assemble(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made
     """
     shared: Coordinates = {}
     tasks = [task for task in unit.tasks if isinstance(task, PairTask)]
-    cells, s2_scene = [task.cell for task in tasks], tasks[0].s2
-    s2 = read_s2(s2_scene, cells, bands=S2_NAMES, shared=shared)
-    scl = read_scl(s2_scene, cells, shared)
-    s1 = _read_s1(tasks, shared)
+    cells = [task.cell for task in tasks]
+    s2 = compose(
+        [task.s2 for task in tasks],
+        lambda scene, at: read_s2(scene, [cells[i] for i in at], bands=S2_NAMES, shared=shared),
+    )
+    s1 = compose([task.s1 for task in tasks], lambda scene, at: read_s1(scene, [cells[i] for i in at], shared=shared))
     labels = read_labels(tasks, shared) if with_label else None
     for i, task in enumerate(tasks):
-        mask = make_mask(s2.valid[i], s1.valid[i], None if scl is None else scl[i])
-        cloud = cloud_of(s2_scene, mask, seen=scl is not None)
-        quality = judge(
-            mask, cloud, max_nodata=request.max_nodata_percent / 100, max_cloud=request.max_cloud_percent / 100
-        )
-        sample = None
-        if not quality.reason:
-            bands = tuple(np.array(S2_NAMES + S1_NAMES)[np.concatenate([s2.warped[i], s1.warped[i]])].tolist())
-            pixels = (s2.data[i].astype("<u2"), s1.data[i].astype("<f4"))
-            sample = PairSample(
-                key=task.key,
-                s2=pixels[0],
-                s1=pixels[1],
-                mask=mask,
-                label=None if labels is None else labels[i],
-                meta=_meta(task, quality, shift=estimate_shift(pixels[1], pixels[0]), resampled=bands),
-            )
-        yield Made(task=task, quality=quality, sample=sample)
+        yield _made(task, s2[i], s1[i], request, label=None if labels is None else labels[i])
 
 
-def _read_s1(tasks: Sequence[PairTask], shared: Coordinates) -> Block:
-    """Radar of every task; tasks of one S1 scene share its reads."""
-    order = sorted(range(len(tasks)), key=lambda i: tasks[i].s1.scene_id)
-    parts: list[Block] = []
-    for _, members in groupby(order, key=lambda i: tasks[i].s1.scene_id):
-        positions = list(members)
-        cells, scene = [tasks[i].cell for i in positions], tasks[positions[0]].s1
-        chips = [read_band(scene, name, cells, shared=shared) for name in S1_NAMES]
-        parts.append(join(chips, [to_db(band.data, band.valid) for band in chips]))
-    back = np.argsort(order)
-    return Block(
-        data=np.concatenate([part.data for part in parts])[back],
-        valid=np.concatenate([part.valid for part in parts])[back],
-        warped=np.concatenate([part.warped for part in parts])[back],
+def _made(
+    task: PairTask, s2: Image | Refused, s1: Image | Refused, request: Request, *, label: NDArray[np.uint8] | None
+) -> Made:
+    if isinstance(s2, Refused) or isinstance(s1, Refused):
+        return Made(task=task, quality=refused(next(one for one in (s2, s1) if isinstance(one, Refused))), sample=None)
+    mask = make_mask(s2.valid, s1.valid, s2.scl)
+    limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
+    quality = judge(mask, cloud_of(s2, mask), **limits)
+    if quality.reason:
+        return Made(task=task, quality=quality, sample=None)
+    sample = PairSample(
+        key=task.key,
+        s2=s2.data.astype("<u2"),
+        s1=s1.data.astype("<f4"),
+        mask=mask,
+        label=label,
+        meta=_meta(task, s2, s1, quality),
     )
+    return Made(task=task, quality=quality, sample=sample)
 
 
-def _meta(
-    task: PairTask, quality: QualityReport, *, shift: tuple[float, float, float] | None, resampled: tuple[str, ...]
-) -> SampleMeta:
+def _meta(task: PairTask, s2: Image, s1: Image, quality: QualityReport) -> SampleMeta:
     return SampleMeta(
         cell_id=task.cell.cell_id,
         epsg=task.cell.epsg,
@@ -93,13 +82,25 @@ def _meta(
         center_lonlat=task.cell.center_lonlat,
         acquired=(task.s2.acquired,),
         s1_acquired=(task.s1.acquired,),
-        scene_ids={"s2": (task.s2.scene_id,), "s1": (task.s1.scene_id,)},
+        scene_ids=scene_names("s2", [s2.scenes]) | scene_names("s1", [s1.scenes]),
         gap_hours=task.gap_hours,
         backscatter=task.s1.backscatter,
         orbit_state=task.s1.orbit_state,
         cloud_fraction=quality.cloud_fraction,
         valid_fraction=quality.valid_fraction,
-        shift_px=shift,
-        resampled=resampled,
+        shift_px=estimate_shift(s1.data.astype("<f4"), s2.data.astype("<u2")),
+        resampled=resampled((*S2_NAMES, *S1_NAMES), np.concatenate([s2.warped, s1.warped])),
         classes=tuple(sorted({name for scene in task.labels for name in scene.classes})),
     )
+
+
+def scene_names(sensor: str, frames: Sequence[tuple[Scene, ...]]) -> dict[str, tuple[str, ...]]:
+    """The main scene of each frame, and where any was filled, those that filled it, with blanks between."""
+    mains = tuple(scenes[0].scene_id for scenes in frames)
+    fills = tuple(" ".join(scene.scene_id for scene in scenes[1:]) for scenes in frames)
+    return {sensor: mains} | ({f"{sensor}_fills": fills} if any(fills) else {})
+
+
+def resampled(bands: Sequence[str], warped: NDArray[np.bool_]) -> tuple[str, ...]:
+    """The names of the bands that were interpolated."""
+    return tuple(name for name, moved in zip(bands, warped.tolist(), strict=True) if moved)

@@ -12,13 +12,14 @@ from datetime import datetime
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.assemble import Made
+from ingest.assemble import Made, resampled, scene_names
+from ingest.mosaic import Image, Refused, compose
 from ingest.plan import StackTask, Unit
 from ingest.quality import QualityReport, judge, make_mask
 from ingest.raster import Coordinates
 from ingest.request import Request, spacing
 from ingest.scene import Scene
-from ingest.sensors import Block, cloud_of, read_labels, read_s2, read_scl
+from ingest.sensors import cloud_of, read_labels, read_s2
 from ingest.spacing import Spacing, chain, lengths
 from pipeline.sample import SampleMeta, StackSample
 
@@ -27,8 +28,8 @@ from pipeline.sample import SampleMeta, StackSample
 class _Frame:
     """One date of one cell."""
 
-    scene: Scene
-    """Where from."""
+    scenes: tuple[Scene, ...]
+    """Those that gave a pixel, the main one first."""
     s2: NDArray[np.uint16]
     """(C, H, W)."""
     mask: NDArray[np.uint8]
@@ -54,7 +55,7 @@ class _Series:
 
     def wants(self, scene: Scene, request: Request) -> bool:
         """Whether to look at a scene's pixels."""
-        if scene not in self.task.candidates or self.frames(request.frames):
+        if self.candidate(scene) is None or self.frames(request.frames):
             return False
         times = self._times()
         known = list(zip(times, lengths(times, self.spacing), strict=True))
@@ -65,12 +66,17 @@ class _Series:
         return [self.good[i] for i in chain(self._times(), self.spacing, wanted) or ()]
 
     def _times(self) -> list[datetime]:
-        return [frame.scene.acquired for frame in self.good]
+        return [frame.scenes[0].acquired for frame in self.good]
 
-    def offer(self, frame: _Frame) -> None:
+    def candidate(self, scene: Scene) -> Scene | None:
+        """The task's candidate of that name, with what fills it on this cell; None where it has none."""
+        return next((one for one in self.task.candidates if one.scene_id == scene.scene_id), None)
+
+    def offer(self, frame: _Frame | Refused) -> None:
         """Take a frame, or count why not."""
-        if frame.quality.reason:
-            self.rejected[frame.quality.reason] += 1
+        reason = frame if isinstance(frame, Refused) else frame.quality.reason
+        if isinstance(frame, Refused) or reason:
+            self.rejected[reason] += 1
         else:
             self.good.append(frame)
 
@@ -96,18 +102,19 @@ def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterat
 
 def _read(scene: Scene, wanting: Sequence[_Series], request: Request, shared: Coordinates) -> None:
     cells = [one.task.cell for one in wanting]
-    s2 = read_s2(scene, cells, bands=request.s2_bands, shared=shared)
-    scl = read_scl(scene, cells, shared)
-    for i, one in enumerate(wanting):
-        one.offer(_frame(scene, s2, i, scl=None if scl is None else scl[i], request=request))
+    images = compose(
+        [one.candidate(scene) or scene for one in wanting],
+        lambda part, at: read_s2(part, [cells[i] for i in at], bands=request.s2_bands, shared=shared),
+    )
+    for one, image in zip(wanting, images, strict=True):
+        one.offer(image if isinstance(image, Refused) else _frame(image, request))
 
 
-def _frame(scene: Scene, s2: Block, i: int, *, scl: NDArray[np.generic] | None, request: Request) -> _Frame:
-    mask = make_mask(s2.valid[i], np.ones_like(s2.valid[i]), scl)
-    cloud = cloud_of(scene, mask, seen=scl is not None)
+def _frame(image: Image, request: Request) -> _Frame:
+    mask = make_mask(image.valid, np.ones_like(image.valid), image.scl)
     limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
-    pixels, quality = s2.data[i].astype("<u2"), judge(mask, cloud, **limits)
-    return _Frame(scene=scene, s2=pixels, mask=mask, warped=s2.warped[i], quality=quality)
+    pixels, quality = image.data.astype("<u2"), judge(mask, cloud_of(image, mask), **limits)
+    return _Frame(scenes=image.scenes, s2=pixels, mask=mask, warped=image.warped, quality=quality)
 
 
 def _made(series: _Series, request: Request, label: NDArray[np.uint8] | None) -> Made:
@@ -139,22 +146,22 @@ def _quality(series: _Series, frames: Sequence[_Frame]) -> QualityReport:
 
 
 def _meta(task: StackTask, frames: Sequence[_Frame], quality: QualityReport, bands: Sequence[str]) -> SampleMeta:
-    scenes = [frame.scene for frame in frames]
+    scenes = [frame.scenes for frame in frames]
     warped = np.logical_or.reduce([frame.warped for frame in frames])
     return SampleMeta(
         cell_id=task.cell.cell_id,
         epsg=task.cell.epsg,
         transform=task.cell.transform,
         center_lonlat=task.cell.center_lonlat,
-        acquired=tuple(scene.acquired for scene in scenes),
+        acquired=tuple(main.acquired for main, *_ in scenes),
         s1_acquired=(),
-        scene_ids={"s2": tuple(scene.scene_id for scene in scenes)},
+        scene_ids=scene_names("s2", scenes),
         gap_hours=None,
         backscatter=None,
         orbit_state=None,
         cloud_fraction=quality.cloud_fraction,
         valid_fraction=quality.valid_fraction,
         shift_px=None,
-        resampled=tuple(np.array(bands)[warped].tolist()),
+        resampled=resampled(bands, warped),
         classes=tuple(sorted({name for scene in task.labels for name in scene.classes})),
     )

@@ -39,7 +39,7 @@ def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
         "split": [task.split for task in tasks] + empty,
         "group": [task.group for task in tasks] + empty,
         "s2_id": [_s2_ids(task) for task in tasks] + empty,
-        "s1_id": [task.s1.scene_id if isinstance(task, PairTask) else None for task in tasks] + empty,
+        "s1_id": [_s1_ids(task) for task in tasks] + empty,
         "datetime": [anchor(task).acquired for task in tasks] + empty,
         "gap_hours": [task.gap_hours if isinstance(task, PairTask) else None for task in tasks] + empty,
         "valid_fraction": [outcome.valid_fraction for outcome in outcomes] + empty,
@@ -53,8 +53,14 @@ def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
 
 
 def _s2_ids(task: Task) -> str:
-    """The S2 scene of a pair; all candidates of a stack."""
-    return task.s2.scene_id if isinstance(task, PairTask) else " ".join(scene_ids(task))
+    """The S2 scene of a pair and those that fill it; all candidates of a stack."""
+    return (
+        " ".join(part.scene_id for part in task.s2.parts) if isinstance(task, PairTask) else " ".join(scene_ids(task))
+    )
+
+
+def _s1_ids(task: Task) -> str | None:
+    return " ".join(part.scene_id for part in task.s1.parts) if isinstance(task, PairTask) else None
 
 
 _TYPES = {

@@ -1,8 +1,8 @@
 """Which Sentinel-2 scene goes with which Sentinel-1 scene on which cell. Pure: no catalog, no pixel.
 
 In: cells, their outlines, scenes and rules. Out: pairs, and for every scene and cell that has none the reason. A pair
-is an S2 acquisition with an S1 scene, both covering the whole cell, at most `max_gap_hours` apart. Why a maximum:
-nobody else bounds the gap, and a crop can be harvested between two passes.
+is an S2 acquisition with an S1 scene, each covering the cell alone or with others of its pass, at most `max_gap_hours`
+apart. Why a maximum: nobody else bounds the gap, and a crop can be harvested between two passes.
 """
 
 from collections import Counter, defaultdict
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.coverage import SAME_PASS_S, candidates_by_cell, covering, preference
+from ingest.coverage import SAME_PASS_S, candidates_by_cell, preference, radar_by_cell
 from ingest.grid import Cell
 from ingest.matching import match
 from ingest.scene import Scene
@@ -95,7 +95,7 @@ def pair(
     s2, s1 = scenes
     barred = {scene.scene_id: reason for scene in s1 if (reason := _barred(scene, rules))}
     allowed = [scene for scene in s1 if scene.scene_id not in barred]
-    optical, radar = candidates_by_cell(cells, outlines, s2, own_grid=own_grid), covering(outlines, allowed)
+    optical, radar = candidates_by_cell(cells, outlines, s2, own_grid=own_grid), radar_by_cell(cells, outlines, allowed)
     pairs: list[Pair] = []
     tried: dict[str, Counter[str]] = defaultdict(Counter)
     left_out: dict[int, str] = {}
@@ -103,7 +103,8 @@ def pair(
         chosen = _choose(optical[i], radar[i], cell, rules)
         pairs += [_pair(i, one) for one in chosen if not one.reason]
         for one in chosen:
-            tried[one.s2.scene_id][one.reason] += 1
+            for part in one.s2.parts:
+                tried[part.scene_id][one.reason] += 1
         if all(one.reason for one in chosen):
             left_out[i] = chosen[0].reason if chosen else "no S2 covers the cell"
     return Pairing(
@@ -207,7 +208,7 @@ def _too_far(gap_hours: float, rules: PairRules) -> str:
 def _scenes_left_out(
     s2: Sequence[Scene], s1: Sequence[Scene], pairs: Sequence[Pair], tried: Mapping[str, Counter[str]]
 ) -> dict[str, str]:
-    used = {scene.scene_id for pair in pairs for scene in (pair.s2, pair.s1)}
+    used = {part.scene_id for pair in pairs for scene in (pair.s2, pair.s1) for part in scene.parts}
     reasons: dict[str, str] = {}
     for scene in s2:
         if scene.scene_id not in used:

@@ -109,7 +109,8 @@ class Unit:
         units, which do not fill the cache, take less.
         """
         bands, frames = len(request.s2_bands), request.frames
-        reading = len(self.tasks) * ((frames - 1) * (2 * bands + 1) + 8 * bands + 17)
+        filled = sum(bool(part.fills) for task in self.tasks for part in scenes_of(task))  # read twice and joined
+        reading = (len(self.tasks) + filled) * ((frames - 1) * (2 * bands + 1) + 8 * bands + 17)
         writing = len(self.tasks) * frames * (2 * bands + 1) + self.rows * frames * 4 * bands
         window = ((STACK_PART_PX if request.kind == "stack" else PART_PX) + request.chip_px) ** 2 * (4 + 3)
         return max(reading, writing) * request.chip_px**2 + window + GDAL_CACHE_BYTES + LIBRARIES_BYTES
@@ -156,10 +157,13 @@ class IngestPlan:
 
 
 def scene_ids(task: Task) -> tuple[str, ...]:
-    """The scenes a task is made of: S2 and S1, or all candidates."""
-    if isinstance(task, StackTask):
-        return tuple(scene.scene_id for scene in task.candidates)
-    return task.s2.scene_id, task.s1.scene_id
+    """The scenes a task is made of: S2 and S1, or all candidates; each followed by those that fill it."""
+    return tuple(part.scene_id for scene in scenes_of(task) for part in scene.parts)
+
+
+def scenes_of(task: Task) -> tuple[Scene, ...]:
+    """S2 and S1, or all candidates; what fills them is in them."""
+    return task.candidates if isinstance(task, StackTask) else (task.s2, task.s1)
 
 
 def anchor(task: Task) -> Scene:
@@ -169,7 +173,9 @@ def anchor(task: Task) -> Scene:
 
 def task_key(cell: Cell, scenes: Sequence[Scene]) -> str:
     """`CELL-YYYYMMDDtHHMMSS-HASH8`: unique for a cell and its scenes, and free of dots and slashes."""
-    digest = hashlib.sha256("|".join(scene.scene_id for scene in scenes).encode()).hexdigest()[:8]
+    digest = hashlib.sha256("|".join(part.scene_id for scene in scenes for part in scene.parts).encode()).hexdigest()[
+        :8
+    ]
     return f"{cell.cell_id}-{scenes[0].acquired:%Y%m%dt%H%M%S}-{digest}"
 
 

@@ -11,6 +11,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ingest import catalog
 from ingest.aoi import DateRange
+from ingest.coverage import duplicates
 from ingest.grid import PIXEL_M, Cell, centered_cell, check_count, corner_cell, footprints, lattice_cells, utm_epsg
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
@@ -108,7 +109,9 @@ def _scenes(
     items = catalog.search(request.catalog, collections, areas=areas, dates=dates)
     parsed = [parse_scene(item, label=label, s2_bands=request.s2_bands) for item in items]
     usable = [scene for scene in parsed if isinstance(scene, Scene)]
-    return usable, {scene.scene_id: scene.reason for scene in parsed if isinstance(scene, Unusable)}
+    reasons = {scene.scene_id: scene.reason for scene in parsed if isinstance(scene, Unusable)}
+    again = {} if label else duplicates(usable)
+    return [scene for scene in usable if scene.scene_id not in again], {**reasons, **again}
 
 
 def _cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:

@@ -31,7 +31,7 @@ class QualityReport:
     cloud_fraction: float | None
     """Share of cloudy pixels among those that S2 has; the whole scene's where there is no classification."""
     reason: str
-    """Empty where the chip is accepted: `s2 nodata`, `s1 nodata`, `cloud`."""
+    """Empty where the chip is accepted: `s2 nodata`, `s1 nodata`, `cloud`, or why a scene cannot be used."""
 
 
 def make_mask(
@@ -65,6 +65,11 @@ def judge(
         cloud_fraction=cloud_fraction,
         reason=reasons[0] if reasons else "",
     )
+
+
+def refused(reason: str) -> QualityReport:
+    """The verdict on a chip whose scene cannot be used."""
+    return QualityReport(valid_fraction=0.0, cloud_fraction=None, reason=reason)
 
 
 def cloud_share(mask: NDArray[np.uint8]) -> float:

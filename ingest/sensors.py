@@ -1,33 +1,23 @@
 """One sensor's bands on the cells of a unit, in stored units. Each band of a scene is read once for all cells."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ingest.grid import Cell
+from ingest.mosaic import Block, Image
 from ingest.plan import Task
 from ingest.quality import cloud_share
 from ingest.raster import Chips, Coordinates, read_band
 from ingest.scene import Scene
+from pipeline.bands import S1_NAMES
 from pipeline.errors import UsageError
 
 FLOOR_POWER = 1e-5
 """Linear power. Darker pixels are stored as -50 dB: below the noise of any product."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Block:
-    """Bands of one sensor on the cells of a unit."""
-
-    data: NDArray[np.generic]
-    """(n, C, H, W)."""
-    valid: NDArray[np.bool_]
-    """(n, H, W) all bands have data."""
-    warped: NDArray[np.bool_]
-    """(n, C)."""
 
 
 def to_db(power: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -43,15 +33,23 @@ def harmonise(dn: NDArray[np.generic], valid: NDArray[np.bool_], dn_offset: int)
 
 
 def read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block:
-    """Optical bands of one scene on `cells`, digital numbers on the scale without offset."""
+    """Optical bands of one scene on `cells`, digital numbers on the scale without offset, and its classification."""
     read = []
     for name in bands:
         chips = read_band(scene, name, cells, shared=shared)
         read.append((chips, harmonise(chips.data, chips.valid, scene.assets[name].dn_offset)))
-    return join([chips for chips, _ in read], [data for _, data in read])
+    block = _join([chips for chips, _ in read], [data for _, data in read])
+    has_scl = "SCL" in scene.assets
+    return replace(block, scl=read_band(scene, "SCL", cells, shared=shared, classes=True).data if has_scl else None)
 
 
-def join(bands: Sequence[Chips], data: Sequence[NDArray[np.generic]]) -> Block:
+def read_s1(scene: Scene, cells: Sequence[Cell], *, shared: Coordinates) -> Block:
+    """Both polarisations of one scene on `cells`, resampled in linear power and then brought to dB."""
+    chips = [read_band(scene, name, cells, shared=shared) for name in S1_NAMES]
+    return _join(chips, [to_db(band.data, band.valid) for band in chips])
+
+
+def _join(bands: Sequence[Chips], data: Sequence[NDArray[np.generic]]) -> Block:
     """Bands of one sensor, with `data` in place of what was read."""
     return Block(
         data=np.stack(data, axis=1),
@@ -82,13 +80,9 @@ def _as_classes(data: NDArray[Any], scene: Scene) -> NDArray[np.uint8]:
     return data.astype(np.uint8)
 
 
-def read_scl(scene: Scene, cells: Sequence[Cell], shared: Coordinates) -> NDArray[np.generic] | None:
-    """(n, H, W) scene classification; None where the product has none."""
-    return read_band(scene, "SCL", cells, shared=shared, classes=True).data if "SCL" in scene.assets else None
-
-
-def cloud_of(scene: Scene, mask: NDArray[np.uint8], *, seen: bool) -> float | None:
-    """Share of cloud: of the chip where a classification was `seen`, else of the whole scene, where it is known."""
-    if seen:
+def cloud_of(image: Image, mask: NDArray[np.uint8]) -> float | None:
+    """Share of cloud: of the chip where there is a classification, else of the cloudiest whole scene that is known."""
+    if image.scl is not None:
         return cloud_share(mask)
-    return None if scene.cloud_percent is None else scene.cloud_percent / 100
+    known = [scene.cloud_percent for scene in image.scenes if scene.cloud_percent is not None]
+    return max(known) / 100 if known else None

@@ -70,7 +70,7 @@ def stack(
         if not groups:
             longest = max(lengths(times, spacing), default=0)
             left_out[i] = f"{longest} dates, {frames} wanted" if times else "no S2 covers the cell"
-    used = {scene.scene_id for one in stacks for scene in one.candidates}
+    used = {part.scene_id for one in stacks for scene in one.candidates for part in scene.parts}
     reasons = {scene.scene_id: "in no stack of any cell" for scene in scenes if scene.scene_id not in used}
     return Stacking(stacks=tuple(stacks), cells_left_out=left_out, scenes_left_out=reasons)
 

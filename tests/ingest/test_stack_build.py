@@ -164,7 +164,7 @@ def test_a_date_too_near_the_last_good_one_is_not_looked_at(
     for scene, wanted in zip(scenes, (True, False, True, False), strict=True):
         assert series.wants(scene, asked) == wanted
         if wanted:
-            frame = {"scene": scene, "s2": pixels, "mask": pixels[0].astype(np.uint8), "warped": np.zeros(3, bool)}
+            frame = {"scenes": (scene,), "s2": pixels, "mask": pixels[0].astype(np.uint8), "warped": np.zeros(3, bool)}
             series.offer(_Frame(**frame, quality=good))
     assert not series.wants(make_scene("stranger", hours=9999.0), asked)
 
