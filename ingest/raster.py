@@ -14,24 +14,27 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from ingest.faults import GaveUp, patiently
 from ingest.grid import Cell
 from ingest.scene import Scene
 from ingest.warp import Pixels, centers, locate, sample
 from pipeline.errors import ReadError
 
 GDAL_OPTIONS = {
-    "GDAL_HTTP_MAX_RETRY": "5",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_HTTP_RETRY_CODES": "ALL",
-    "GDAL_HTTP_CONNECTTIMEOUT": "30",
-    "GDAL_HTTP_LOW_SPEED_TIME": "60",
-    "GDAL_HTTP_LOW_SPEED_LIMIT": "1",
+    "GDAL_HTTP_MAX_RETRY": "4",
+    "GDAL_HTTP_RETRY_DELAY": "0.25",
+    "GDAL_HTTP_RETRY_CODES": "408,425,429,500,502,503,504",
+    "GDAL_HTTP_CONNECTTIMEOUT": "10",
+    "GDAL_HTTP_LOW_SPEED_TIME": "30",
+    "GDAL_HTTP_LOW_SPEED_LIMIT": "1000",
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
     "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
     "GDAL_CACHEMAX": 64,
     "CPL_VSIL_CURL_ALLOWED_EXTENSIONS": ".tif,.tiff,.jp2",
 }
 """GDAL never retries by default and lists a folder at each open."""
+FRESH_OPTIONS = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
+"""GDAL remembers failed opens and cut bodies: with these it asks the server anew."""
 Coordinates = dict[tuple[str, int], tuple[NDArray[np.float64], NDArray[np.float64]]]
 """Pixel centres by cell id and CRS: computed once, shared by all bands of a unit."""
 
@@ -59,19 +62,22 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
         classes: values are classes, never to be averaged.
 
     Raises:
-        ReadError: the file is missing, damaged or without CRS.
+        ReadError: the file is missing, damaged or without CRS, which is permanent; or its server kept failing.
     """
-    asset = scene.assets[band]
-    try:
-        with rasterio.Env(**GDAL_OPTIONS), rasterio.open(asset.href) as dataset:
+    href = scene.assets[band].href
+
+    def read(fresh: bool) -> tuple[NDArray[Any], Window, list[Pixels], float | None]:
+        with rasterio.Env(**GDAL_OPTIONS, **(FRESH_OPTIONS if fresh else {})), rasterio.open(href) as dataset:
             if dataset.crs is None or not (epsg := dataset.crs.to_epsg()):
-                raise ReadError(scene.scene_id, band, asset.href, "the file has no EPSG code")
+                raise ReadError(scene.scene_id, band, href, "the file has no EPSG code", permanent=True)
             places = [_locate(cell, epsg, tuple(dataset.transform[:6]), shared) for cell in cells]
             window = _union(places, dataset)
-            source = dataset.read(1, window=window)
-            nodata = dataset.nodata
-    except (RasterioError, OSError) as error:
-        raise ReadError(scene.scene_id, band, asset.href, error) from error
+            return dataset.read(1, window=window), window, places, dataset.nodata
+
+    try:
+        source, window, places, nodata = patiently(read, href, errors=(RasterioError, OSError))
+    except GaveUp as error:
+        raise ReadError(scene.scene_id, band, href, error, permanent=error.permanent) from error
     valid = _valid(source, scene, nodata)
     chips = [_chip(source, valid, _shift(pixels, window), nearest=classes or pixels.on_grid) for pixels in places]
     return Chips(

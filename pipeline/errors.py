@@ -17,6 +17,7 @@ A message says what failed, with the values, then what to do. Command lines prin
 with code 2. Hrefs lose their query and their user part before they reach a message: signed URLs are secrets.
 """
 
+import functools
 import re
 
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]*://)(?P<rest>[^\s'\"<>]+)", re.IGNORECASE)
@@ -60,17 +61,21 @@ class CatalogError(SourceError):
 class ReadError(SourceError):
     """An asset's pixels could not be read."""
 
-    def __init__(self, scene_id: str, band: str, href: str, why: object) -> None:
-        """Keep where it failed; `href` and `why` are redacted before they are kept."""
+    def __init__(self, scene_id: str, band: str, href: str, why: object, *, permanent: bool = False) -> None:
+        """Keep where it failed; `href` and `why` are redacted before they are kept.
+
+        `permanent`: the file is gone or damaged, so that no other try can help.
+        """
         self.scene_id, self.band, self.href, self.why = scene_id, band, redact(href), redact(str(why))
+        self.permanent = permanent
         super().__init__(
             f"cannot read {band} of {scene_id} from {self.href}: {self.why}. "
             "Check that the asset exists and is readable, then run the same command again: finished units are kept."
         )
 
-    def __reduce__(self) -> tuple[type["ReadError"], tuple[str, str, str, str]]:
+    def __reduce__(self) -> tuple["functools.partial[ReadError]", tuple[str, str, str, str]]:
         """Survive the way back from a worker process."""
-        return ReadError, (self.scene_id, self.band, self.href, self.why)
+        return functools.partial(ReadError, permanent=self.permanent), (self.scene_id, self.band, self.href, self.why)
 
 
 class StreamError(PretrainError):
