@@ -65,8 +65,8 @@ def _made(
         return Made(task=task, quality=quality, sample=None)
     sample = PairSample(
         key=task.key,
-        s2=s2.data.astype("<u2"),
-        s1=s1.data.astype("<f4"),
+        s2=s2.data.astype("<u2", copy=False),
+        s1=s1.data.astype("<f4", copy=False),
         mask=mask,
         label=label,
         meta=_meta(task, s2, s1, quality),

@@ -12,6 +12,7 @@ from typing import Protocol
 from ingest import cube, planfile, receipt, shards, units
 from ingest.assemble import assemble
 from ingest.assemble_stack import assemble_stacks
+from ingest.heap import keep_freed_memory
 from ingest.plan import IngestPlan, Unit
 from ingest.planner import make_plan
 from ingest.request import Request
@@ -126,6 +127,7 @@ def explain(plan: IngestPlan) -> str:
 
 def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fingerprint: str) -> UnitDone:
     """One unit's pixels → its rows of the cube, its shards, its receipt: a pure function of the plan and the pixels."""
+    keep_freed_memory()
     make = assemble if request.kind == "pair" else assemble_stacks
     made = list(make(unit, request, with_label=with_label))
     with store.telling(cube.CUBE_NAME):

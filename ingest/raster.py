@@ -4,7 +4,8 @@ In: an asset and the cells that need it. Out: their chips. All cells of a unit s
 is the smallest thing that can be fetched and decoded: chip by chip the same block is decoded again and again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from ingest.blocks import Window as Rows
+from ingest.blocks import strips
 from ingest.faults import GaveUp, patiently
 from ingest.grid import Cell
 from ingest.scene import Scene
-from ingest.warp import Pixels, centers, locate, sample
+from ingest.warp import Centers, Copy, Pixels, copy, locate, sample, spread
 from pipeline.errors import ReadError
 
 GDAL_OPTIONS = {
@@ -35,7 +38,11 @@ GDAL_OPTIONS = {
 """GDAL never retries by default and lists a folder at each open."""
 FRESH_OPTIONS = {"CPL_VSIL_CURL_NON_CACHED": "/vsicurl/:/vsis3/:/vsigs/:/vsiaz/"}
 """GDAL remembers failed opens and cut bodies: with these it asks the server anew."""
-Coordinates = dict[tuple[str, int], tuple[NDArray[np.float64], NDArray[np.float64]]]
+READERS = 4
+"""Bands of a scene that are read at once: one decodes while others wait for their bytes."""
+LOWEST_STRIP_PX = 256
+"""Rows that are read at once of a file without tiles."""
+Coordinates = dict[tuple[str, int], Centers]
 """Pixel centres by cell id and CRS: computed once, shared by all bands of a unit."""
 
 
@@ -49,6 +56,16 @@ class Chips:
     """(n, H, W) whether the source has data there."""
     warped: NDArray[np.bool_]
     """(n,) whether values were interpolated; otherwise they are the source's own pixels."""
+
+
+def read_bands(scene: Scene, bands: Sequence[str], cells: Sequence[Cell], *, shared: Coordinates) -> Iterator[Chips]:
+    """`read_band` of each of `bands`, in order, some at once.
+
+    Raises:
+        ReadError: as there.
+    """
+    with ThreadPoolExecutor(min(READERS, len(bands))) as pool:
+        yield from pool.map(lambda band: read_band(scene, band, cells, shared=shared), bands)
 
 
 def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordinates, classes: bool = False) -> Chips:
@@ -66,63 +83,74 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
     """
     href = scene.assets[band].href
 
-    def read(fresh: bool) -> tuple[NDArray[Any], Window, list[Pixels], float | None]:
+    def read(fresh: bool) -> Chips:
         with rasterio.Env(**GDAL_OPTIONS, **(FRESH_OPTIONS if fresh else {})), rasterio.open(href) as dataset:
             if dataset.crs is None or not (epsg := dataset.crs.to_epsg()):
                 raise ReadError(scene.scene_id, band, href, "the file has no EPSG code", permanent=True)
-            places = [_locate(cell, epsg, tuple(dataset.transform[:6]), shared) for cell in cells]
-            window = _union(places, dataset)
-            return dataset.read(1, window=window), window, places, dataset.nodata
+            a, b, c, d, e, f = dataset.transform[:6]
+            places = [locate(cell, epsg, (a, b, c, d, e, f), known=shared) for cell in cells]
+            return _read(dataset, places, scene, classes=classes)
 
     try:
-        source, window, places, nodata = patiently(read, href, errors=(RasterioError, OSError))
+        return patiently(read, href, errors=(RasterioError, OSError))
     except GaveUp as error:
         raise ReadError(scene.scene_id, band, href, error, permanent=error.permanent) from error
-    valid = _valid(source, scene, nodata)
-    chips = [_chip(source, valid, _shift(pixels, window), nearest=classes or pixels.on_grid) for pixels in places]
-    return Chips(
-        data=np.stack([data for data, _ in chips]),
-        valid=np.stack([good for _, good in chips]),
-        warped=np.array([not pixels.on_grid for pixels in places]),
-    )
 
 
-def _locate(cell: Cell, epsg: int, transform: tuple[float, ...], shared: Coordinates) -> Pixels:
-    if (cell.cell_id, epsg) not in shared:
-        shared[cell.cell_id, epsg] = centers(cell, epsg)
-    a, b, c, d, e, f = transform
-    return locate(cell, epsg, (a, b, c, d, e, f), xy=shared[cell.cell_id, epsg])
+def _read(dataset: rasterio.DatasetReader, places: Sequence[Copy | Pixels], scene: Scene, *, classes: bool) -> Chips:
+    """The chips at `places`."""
+    size = places[0].size_px
+    data, valid = np.zeros((len(places), size, size), dataset.dtypes[0]), np.zeros((len(places), size, size), bool)
+    for source, origin, members in _strips(dataset, [place.window for place in places]):
+        for i in members:
+            place = places[i]
+            if isinstance(place, Copy):
+                values, (row0, row1, col0, col1) = copy(source, place, origin)
+                here = i, slice(row0, row1), slice(col0, col1)
+                valid[here] = _valid(values, scene, dataset.nodata)
+                np.copyto(data[here], values, where=valid[here])
+            else:
+                data[i], valid[i] = _warped(source, origin, place, scene=scene, nodata=dataset.nodata, nearest=classes)
+    return Chips(data=data, valid=valid, warped=np.array([isinstance(place, Pixels) for place in places]))
 
 
-def _union(places: Sequence[Pixels], dataset: rasterio.DatasetReader) -> Window:
-    """The smallest window of whole blocks that holds all places and lies in the file."""
-    rows0, rows1, cols0, cols1 = zip(*(pixels.window for pixels in places), strict=True)
+def _strips(
+    dataset: rasterio.DatasetReader, windows: Sequence[Rows]
+) -> Iterator[tuple[NDArray[Any], tuple[int, int], Sequence[int]]]:
+    """Pixels of a strip, its first row and column, and the positions of the windows that it holds.
+
+    The next strip overwrites them.
+    """
+    steps = list(strips(windows, shape=dataset.shape, block=_block(dataset)))
+    edges = np.array([step.window for step in steps], dtype=int).reshape(-1, 4)
+    held = np.empty((edges[:, 1::2] - edges[:, ::2]).max(axis=0, initial=0), dataset.dtypes[0])
+    top = bottom = 0
+    for step in steps:
+        first, last, left, _ = step.window
+        if first < bottom:
+            held[: bottom - first] = held[first - top : bottom - top]
+        top, bottom = first, last
+        for row0, row1, col0, col1 in step.reads:
+            part = held[row0 - top : row1 - top, col0 - left : col1 - left]
+            dataset.read(1, window=Window(col0, row0, col1 - col0, row1 - row0), out=part)
+        yield held[: bottom - top], (top, left), step.members
+
+
+def _block(dataset: rasterio.DatasetReader) -> tuple[int, int]:
+    """Height and width of what is read at once: a block, or several rows of a file without tiles."""
     height, width = dataset.block_shapes[0]
-    row0, row1 = _whole_blocks(min(rows0), max(rows1), block=height, size=dataset.height)
-    col0, col1 = _whole_blocks(min(cols0), max(cols1), block=width, size=dataset.width)
-    return Window(col0, row0, col1 - col0, row1 - row0)
+    return (max(1, LOWEST_STRIP_PX // height) * height if width == dataset.width else height), width
 
 
-def _whole_blocks(start: int, stop: int, *, block: int, size: int) -> tuple[int, int]:
-    """`start` to `stop` widened to whole blocks within 0 to `size`, at least one pixel."""
-    first = min(max(0, start // block * block), size - 1)
-    return first, max(first + 1, min(size, -(-stop // block) * block))
-
-
-def _chip(
-    source: NDArray[Any], valid: NDArray[np.bool_], pixels: Pixels, *, nearest: bool
+def _warped(
+    source: NDArray[Any], origin: tuple[int, int], place: Pixels, *, scene: Scene, nodata: float | None, nearest: bool
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """One cell's values, from its own part of the unit's window: the rest would be converted for every cell anew."""
-    row0, row1, col0, col1 = pixels.window
-    row0, col0 = max(0, row0), max(0, col0)
-    part = slice(row0, max(row0, row1)), slice(col0, max(col0, col1))
-    if not source[part].size:
-        part, row0, col0 = (slice(0, 1), slice(0, 1)), 0, 0
-    return sample(source[part], _shift(pixels, Window(col0, row0, 1, 1)), valid=valid[part], nearest=nearest)
-
-
-def _shift(pixels: Pixels, window: Window) -> Pixels:
-    return Pixels(col=pixels.col - window.col_off, row=pixels.row - window.row_off, on_grid=pixels.on_grid)
+    """One cell's values, from its own part of the strip."""
+    first_row, last_row, first_col, last_col = place.window
+    row0, col0 = max(origin[0], first_row), max(origin[1], first_col)
+    part = source[row0 - origin[0] : last_row - origin[0], col0 - origin[1] : last_col - origin[1]]
+    row, col = spread(place.row - row0, place.size_px), spread(place.col - col0, place.size_px)
+    return sample(part, row, col, valid=_valid(part, scene, nodata), nearest=nearest)
 
 
 def _valid(source: NDArray[Any], scene: Scene, nodata: float | None) -> NDArray[np.bool_]:
@@ -130,7 +158,10 @@ def _valid(source: NDArray[Any], scene: Scene, nodata: float | None) -> NDArray[
 
     Sentinel-2: 0 is nodata. Sentinel-1: linear power is above 0, whatever the tag says.
     """
-    valid: NDArray[np.bool_] = np.isfinite(source)
-    if nodata is not None:
+    measured = scene.sensor in {"s1", "s2"}
+    valid: NDArray[np.bool_] = source > 0 if measured else np.ones(source.shape, bool)
+    if source.dtype.kind == "f":
+        valid &= np.isfinite(source)
+    if nodata is not None and not (measured and nodata <= 0):
         valid &= source != nodata
-    return valid & (source > 0) if scene.sensor in {"s1", "s2"} else valid
+    return valid

@@ -1,87 +1,194 @@
 """Where a cell's pixels lie in a source image, and their values there. Pure numpy: exact where others approximate.
 
-GDAL's warper approximates the transformation within an eighth of a pixel by default, and widens its kernel where the
-scales differ a little; this evaluates the transformation at every pixel centre, once for all bands, and takes the
-plain bilinear value. With GDAL's `XSCALE=1, YSCALE=1` and no tolerance the two agree to the last digit (tested).
+On the source's own grid a chip is a slice, repeated where the source's pixels are larger. Elsewhere the transformation
+is known at every pixel centre to a millionth of a pixel, and the value is the plain bilinear one. GDAL's warper
+approximates the transformation within an eighth of a pixel by default, and widens its kernel where the scales differ a
+little. With GDAL's `XSCALE=1, YSCALE=1` and no tolerance the two agree to the last digit (tested).
 """
 
 from dataclasses import dataclass
+from functools import cache
+from itertools import permutations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.blocks import Window
 from ingest.grid import PIXEL_M, Affine6, Cell, transformer
 
 _ON_GRID_PX = 1e-3
 """Pixels. Closer than this to the source's grid is on it: origins are rounded to a millimetre or so in metadata."""
+_NODES = (4, 8)
+"""Points a side at which projections are computed, more where these are too few; polynomials give the rest."""
+_TOLERANCE_PX = 1e-6
+"""Pixels. By how much the polynomials may miss; those of a chip of 2.6 km miss by 1e-9."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Centers:
+    """Pixel centres of a cell in some CRS."""
+
+    x: NDArray[np.float64]
+    """In the cell's own CRS (1, W) and exact; in another (k, k) at nodes that `spread` extends to (H, W)."""
+    y: NDArray[np.float64]
+    """The same, (H, 1) in the cell's own CRS."""
+    size_px: int
+    """H and W."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Copy:
+    """A cell whose pixels each lie wholly in one source pixel."""
+
+    row: int
+    """First row, in pixels of 10 m from the source's upper edge."""
+    col: int
+    """First column, likewise."""
+    factor: int
+    """Pixels of 10 m in one of the source, a side."""
+    size_px: int
+    """H and W."""
+
+    @property
+    def window(self) -> Window:
+        """Source pixels that hold the cell."""
+        last = self.size_px - 1
+        ends = [(start // self.factor, (start + last) // self.factor + 1) for start in (self.row, self.col)]
+        return (*ends[0], *ends[1])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pixels:
-    """Source coordinates of a cell's pixel centres."""
+    """Source coordinates of a cell's pixel centres, for interpolation."""
 
     col: NDArray[np.float64]
-    """(H, W) source columns; the centre of the first is 0.5."""
+    """Source columns, as `Centers.x`; the centre of the first is 0.5."""
     row: NDArray[np.float64]
-    """(H, W) source rows."""
-    on_grid: bool
-    """Each pixel lies wholly in one source pixel, so its value is the source's own."""
+    """Source rows."""
+    size_px: int
+    """H and W."""
 
     @property
-    def window(self) -> tuple[int, int, int, int]:
-        """Rows and columns (row0, row1, col0, col1) that any kernel here touches; may reach outside the source."""
-        row0, row1 = int(np.floor(self.row.min() - 0.5)), int(np.floor(self.row.max() + 0.5)) + 1
-        col0, col1 = int(np.floor(self.col.min() - 0.5)), int(np.floor(self.col.max() + 0.5)) + 1
-        return row0, row1, col0, col1
+    def window(self) -> Window:
+        """What any kernel here touches: a continuous map takes the cell's edge to the edge of its image."""
+        ends = [_range(each, self.size_px) for each in (self.row, self.col)]
+        return (*ends[0], *ends[1])
 
 
-def centers(cell: Cell, epsg: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """(H, W) x and y of the cell's pixel centres in `epsg`."""
-    steps = (np.arange(cell.size_px) + 0.5) * PIXEL_M
-    x, y = np.meshgrid(cell.left_m + steps, cell.top_m - steps)
+def centers(cell: Cell, epsg: int) -> Centers:
+    """Pixel centres of the cell in `epsg`.
+
+    Between projections the coordinates are smooth, so few points give them all; where they are not (the antimeridian
+    in degrees), which points between the nodes tell, every centre is transformed.
+    """
+    size = cell.size_px
     if epsg == cell.epsg:
-        return x, y
-    moved = transformer(cell.epsg, epsg).transform(x, y)
-    return np.asarray(moved[0]), np.asarray(moved[1])
+        x, y = _own(cell, _pixels(size))
+        return Centers(x=x[None, :], y=y[:, None], size_px=size)
+    for count in _NODES:
+        x, y = _moved(cell, epsg, _nodes(size, count))
+        if count < size and _is_smooth(cell, epsg, (x, y)):
+            return Centers(x=x, y=y, size_px=size)
+    x, y = _moved(cell, epsg, _pixels(size))
+    return Centers(x=x, y=y, size_px=size)
 
 
-def locate(cell: Cell, epsg: int, transform: Affine6, *, xy: tuple[NDArray[np.float64], NDArray[np.float64]]) -> Pixels:
-    """Where the pixel centres `xy` of `cell` lie in the image with `transform` in `epsg`."""
+def locate(cell: Cell, epsg: int, transform: Affine6, *, known: dict[tuple[str, int], Centers]) -> Copy | Pixels:
+    """Where `cell` lies in the image with `transform` in `epsg`.
+
+    Args:
+        cell: which.
+        epsg: CRS of the image.
+        transform: of the image.
+        known: centres by cell id and CRS that were computed before; added to.
+    """
     a, b, c, d, e, f = transform
+    if epsg == cell.epsg and _is_on_grid(cell, transform):
+        col, row = round((cell.left_m - c) / PIXEL_M), round((f - cell.top_m) / PIXEL_M)
+        return Copy(row=row, col=col, factor=round(a / PIXEL_M), size_px=cell.size_px)
+    if (cell.cell_id, epsg) not in known:
+        known[cell.cell_id, epsg] = centers(cell, epsg)
+    at = known[cell.cell_id, epsg]
+    x, y = at.x - c, at.y - f
+    if b == d == 0:
+        return Pixels(col=x / a, row=y / e, size_px=at.size_px)
     determinant = a * e - b * d
-    x, y = xy[0] - c, xy[1] - f
-    return Pixels(
-        col=(e * x - b * y) / determinant,
-        row=(a * y - d * x) / determinant,
-        on_grid=epsg == cell.epsg and _is_on_grid(cell, transform),
-    )
+    return Pixels(col=(e * x - b * y) / determinant, row=(a * y - d * x) / determinant, size_px=at.size_px)
+
+
+def copy(source: NDArray[np.generic], place: Copy, origin: tuple[int, int]) -> tuple[NDArray[np.generic], Window]:
+    """The source's own values on a cell.
+
+    Args:
+        source: (h, w) part of the image.
+        place: where the cell lies in the image.
+        origin: row and column of the image at which `source` begins.
+
+    Returns:
+        (H', W') values, and the window of the (H, W) chip that they fill: what lies inside `source`.
+    """
+    first_row, rows = _inside(place.row, place, start=origin[0], length=source.shape[0])
+    first_col, cols = _inside(place.col, place, start=origin[1], length=source.shape[1])
+    values = source[_span(rows), _span(cols)]
+    if place.factor > 1:
+        values = values.take(cols - cols[:1], axis=1).take(rows - rows[:1], axis=0)
+    return values, (first_row, first_row + len(rows), first_col, first_col + len(cols))
+
+
+def spread(at: NDArray[np.float64], size_px: int) -> NDArray[np.float64]:
+    """Coordinates at every centre, where `at` has them at nodes; (1, W), (H, 1) and (H, W) stay as they are.
+
+    Summed in a fixed order and not by a matrix product, whose last digit depends on the library and its threads.
+    """
+    if 1 in at.shape or len(at) == size_px:
+        return at
+    weights = _weights(size_px, len(at))
+    rows = _combined(weights.T, at)
+    return _combined(rows.T, weights.T)
 
 
 def sample(
-    source: NDArray[np.generic], pixels: Pixels, *, valid: NDArray[np.bool_], nearest: bool
+    source: NDArray[np.generic],
+    row: NDArray[np.float64],
+    col: NDArray[np.float64],
+    *,
+    valid: NDArray[np.bool_],
+    nearest: bool,
 ) -> tuple[NDArray[np.generic], NDArray[np.bool_]]:
-    """Values of `source` at `pixels`.
+    """Values of `source` at places between its pixels.
 
     Args:
-        source: (h, w) window of the image, with `pixels` relative to it.
-        pixels: where to look.
+        source: (h, w) part of the image.
+        row: rows relative to it, (H, W) or (H, 1).
+        col: columns, (H, W) or (1, W).
         valid: (h, w) False where the source has no data; such pixels never enter a mean.
-        nearest: take the pixel that holds the centre, as for classes and for images on the cell's own grid.
+        nearest: take the pixel that holds the centre, as for classes.
 
     Returns:
         (H, W) values in the source's dtype, and (H, W) whether the pixel that holds the centre is valid; integers are
         rounded half up. Elsewhere the value is 0.
     """
-    row, col = np.floor(pixels.row).astype(np.int64), np.floor(pixels.col).astype(np.int64)
-    inside = (row >= 0) & (col >= 0) & (row < source.shape[0]) & (col < source.shape[1])
-    row, col = np.where(inside, row, 0), np.where(inside, col, 0)
-    good = inside & valid[row, col]
     if nearest:
-        return np.where(good, source[row, col], np.zeros((), source.dtype)), good
-    mean = _bilinear(source, pixels, valid)
+        good = _holders(valid, row, col)
+        return np.where(good, _holders(source, row, col), np.zeros((), source.dtype)), good
+    mean, whole = _bilinear(source, row - 0.5, col - 0.5, valid)
     if np.issubdtype(source.dtype, np.integer):
-        mean = np.floor(mean + 0.5)
+        mean += 0.5
+        np.floor(mean, out=mean)
+    good = np.ones(mean.shape, bool) if whole else _holders(valid, row, col)
     return np.where(good, mean, 0).astype(source.dtype), good
+
+
+def _own(cell: Cell, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Coordinates of the cell's own CRS at `at` pixels from its corner."""
+    return cell.left_m + at * PIXEL_M, cell.top_m - at * PIXEL_M
+
+
+def _moved(cell: Cell, epsg: int, at: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(k, k) x and y in `epsg` at `at` pixels from the cell's corner, down and to the right."""
+    x, y = transformer(cell.epsg, epsg).transform(*np.meshgrid(*_own(cell, at)))
+    return np.asarray(x), np.asarray(y)
 
 
 def _is_on_grid(cell: Cell, transform: Affine6) -> bool:
@@ -93,18 +200,117 @@ def _is_on_grid(cell: Cell, transform: Affine6) -> bool:
     return square and all(abs(value - round(value)) < _ON_GRID_PX for value in whole)
 
 
-def _bilinear(source: NDArray[np.generic], pixels: Pixels, valid: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Mean of the four nearest pixels, weighted by overlap; those without data or outside have no weight."""
-    values = np.where(valid, source, 0).astype(np.float64)
-    row0, col0 = np.floor(pixels.row - 0.5), np.floor(pixels.col - 0.5)
-    down, right = pixels.row - 0.5 - row0, pixels.col - 0.5 - col0
-    total, weights = np.zeros_like(down), np.zeros_like(down)
-    for step_row, weight_row in ((0, 1 - down), (1, down)):
-        for step_col, weight_col in ((0, 1 - right), (1, right)):
-            row, col = (row0 + step_row).astype(np.int64), (col0 + step_col).astype(np.int64)
-            inside = (row >= 0) & (col >= 0) & (row < source.shape[0]) & (col < source.shape[1])
-            row, col = np.where(inside, row, 0), np.where(inside, col, 0)
-            weight = weight_row * weight_col * (inside & valid[row, col])
-            total += weight * values[row, col]
-            weights += weight
-    return total / np.where(weights > 0, weights, 1)
+def _inside(first: int, place: Copy, *, start: int, length: int) -> tuple[int, NDArray[np.intp]]:
+    """The first pixel of a cell's side that lies inside a source, and where each that does lies in it."""
+    at = (first + np.arange(place.size_px)) // place.factor - start
+    begin, end = np.searchsorted(at, (0, length)).tolist()
+    return begin, at[begin:end]
+
+
+def _span(at: NDArray[np.intp]) -> slice:
+    return slice(int(at[0]), int(at[-1]) + 1) if len(at) else slice(0)
+
+
+def _pixels(size_px: int) -> NDArray[np.float64]:
+    """(size,) centres of all pixels of a side, in pixels from the corner."""
+    return np.arange(size_px, dtype=np.float64) + 0.5
+
+
+def _nodes(size_px: int, count: int) -> NDArray[np.float64]:
+    """(k,) Chebyshev points from the first pixel's centre to the last one's, in pixels from the corner."""
+    return np.asarray(0.5 + (size_px - 1) * (1 - np.cos(np.pi * np.arange(count) / (count - 1))) / 2)
+
+
+def _lagrange(nodes: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, k) weights of the values at `nodes` (k,) in those at `at` (n,)."""
+    weights = np.ones((len(at), len(nodes)))
+    for i, j in permutations(range(len(nodes)), 2):
+        weights[:, i] *= (at - nodes[j]) / (nodes[i] - nodes[j])
+    return weights
+
+
+@cache
+def _weights(size_px: int, count: int) -> NDArray[np.float64]:
+    """(size, k) weights of the nodes' values in those of all pixels."""
+    return _lagrange(_nodes(size_px, count), _pixels(size_px))
+
+
+def _is_smooth(cell: Cell, epsg: int, known: tuple[NDArray[np.float64], NDArray[np.float64]]) -> bool:
+    """Whether polynomials through the nodes' values `known` give the coordinates between them."""
+    nodes = _nodes(cell.size_px, len(known[0]))
+    between = (nodes[1:] + nodes[:-1]) / 2
+    weights, pixel = _lagrange(nodes, between), max(float(np.ptp(at)) for at in known) / cell.size_px
+    return all(
+        float(np.abs(weights @ at @ weights.T - exact).max()) <= _TOLERANCE_PX * pixel
+        for at, exact in zip(known, _moved(cell, epsg, between), strict=True)
+    )
+
+
+def _combined(weights: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n, m): the sum over k of the outer products of `weights[k]` (n,) and `rows[k]` (m,)."""
+    total: NDArray[np.float64] = weights[0][:, None] * rows[0]
+    part = np.empty_like(total)
+    for weight, row in zip(weights[1:], rows[1:], strict=True):
+        total += np.multiply(weight[:, None], row, out=part)
+    return total
+
+
+def _range(at: NDArray[np.float64], size_px: int) -> tuple[int, int]:
+    """First source pixel that a kernel touches, and the one behind the last."""
+    if 1 not in at.shape and len(at) != size_px:
+        weights = _weights(size_px, len(at))
+        at = _combined(weights.T, np.stack([at[0], at[-1], at[:, 0], at[:, -1]], axis=1))
+    return int(np.floor(at.min() - 0.5)), int(np.floor(at.max() + 0.5)) + 1
+
+
+def _clipped(at: NDArray[np.float64], length: int) -> NDArray[np.intp]:
+    """Positions in a side that got an edge of one pixel; what lies outside is in the edge."""
+    return (np.clip(at, -1, length) + 1).astype(np.intp)
+
+
+def _holders(image: NDArray[Any], row: NDArray[np.float64], col: NDArray[np.float64]) -> NDArray[Any]:
+    """(H, W) the pixels that hold the places; 0 outside."""
+    rows, cols = (_clipped(np.floor(at), length) for at, length in zip((row, col), image.shape, strict=True))
+    taken: NDArray[Any] = np.pad(image, 1).ravel().take(rows * (image.shape[1] + 2) + cols, mode="clip")
+    return taken
+
+
+def _bilinear(
+    source: NDArray[np.generic], row: NDArray[np.float64], col: NDArray[np.float64], valid: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], bool]:
+    """Mean of the four nearest pixels, weighted by overlap; those without data or outside have no weight.
+
+    Also whether there were none of these: then half of the work does.
+    """
+    row0, col0 = np.floor(row), np.floor(col)
+    shares = row - row0, col - col0
+    height, width = source.shape
+    if valid.all() and row0.min() >= 0 and col0.min() >= 0 and row0.max() < height - 1 and col0.max() < width - 1:
+        corner = (row0 * width + col0).astype(np.intp)
+        return _blend(source.astype(np.float64), corner, shares), True
+    corner = _clipped(row0, height) * (width + 3) + _clipped(col0, width)
+    weights, values = (np.pad(image, ((1, 2), (1, 2))).astype(np.float64) for image in (valid, source))
+    values[weights == 0] = 0
+    weight = _blend(weights, corner, shares)
+    return _blend(values, corner, shares) / np.where(weight > 0, weight, 1), False
+
+
+def _blend(
+    image: NDArray[np.float64], corner: NDArray[np.intp], shares: tuple[NDArray[np.float64], NDArray[np.float64]]
+) -> NDArray[np.float64]:
+    """Between the pixels at `corner` (upper left, in the flat image), to its right and below."""
+    down, right = shares
+    flat, width = image.ravel(), image.shape[1]
+    upper, lower = (
+        _mixed(flat.take(first, mode="clip"), flat.take(first + 1, mode="clip"), right)
+        for first in (corner, corner + width)
+    )
+    return _mixed(upper, lower, down)
+
+
+def _mixed(first: NDArray[np.float64], second: NDArray[np.float64], share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`first` where `share` is 0, `second` where it is 1; in the memory of the first."""
+    second -= first
+    second *= share
+    first += second
+    return first

@@ -17,7 +17,7 @@ from rasterio.vrt import WarpedVRT
 from ingest.grid import Cell, corner_cell
 from ingest.plan import PairTask
 from ingest.planner import make_plan
-from ingest.raster import read_band
+from ingest.raster import read_band, read_bands
 from ingest.request import Request
 from ingest.scene import Asset, Scene
 from pipeline.bands import S1_NAMES, S2_NAMES
@@ -139,13 +139,64 @@ def test_label_zero_is_data_without_a_tag(tmp_path: Path, scene_of: Any, make_ce
 
 
 def test_coordinates_are_shared_by_bands(tmp_path: Path, scene_of: Any, make_cell: Any) -> None:
-    scene, shared = scene_of(_write(tmp_path / "a.tif", _random())), {}
+    moved = Affine(10, 0, 500040 + 3, 0, -10, 5300040 - 4)
+    scene, shared = scene_of(_write(tmp_path / "a.tif", _random(), transform=moved)), {}
     cells = [make_cell(0), make_cell(24)]
     first = read_band(scene, "B02", cells, shared=shared)
     assert set(shared) == {(cell.cell_id, 32633) for cell in cells}
     kept = dict(shared)
     assert_array_equal(read_band(scene, "B02", cells, shared=shared).data, first.data)
-    assert all(shared[key][0] is kept[key][0] for key in kept)
+    assert all(shared[key] is kept[key] for key in kept)
+
+
+def test_cells_on_the_grid_need_no_coordinates(tmp_path: Path, scene_of: Any, make_cell: Any) -> None:
+    shared: dict = {}
+    read_band(scene_of(_write(tmp_path / "a.tif", _random())), "B02", [make_cell(0)], shared=shared)
+    assert not shared
+
+
+def test_bands_read_at_once_are_those_read_alone(tmp_path: Path, make_scene: Any, make_cell: Any) -> None:
+    random = np.random.default_rng(0)
+    names = [f"B0{i}" for i in range(1, 9)]
+    for name in names:
+        _write(tmp_path / f"{name}.tif", random.integers(0, 9999, (144, 144)).astype("u2"))
+    assets = {name: Asset(href=str(tmp_path / f"{name}.tif"), dn_offset=0) for name in names}
+    scene, cells = make_scene(assets=assets), [make_cell(3, 4), make_cell(50, 90)]
+    together = list(read_bands(scene, names, cells, shared={}))
+    for name, chips in zip(names, together, strict=True):
+        alone = read_band(scene, name, cells, shared={})
+        assert_array_equal(chips.data, alone.data)
+        assert_array_equal(chips.valid, alone.valid)
+
+
+def test_a_failure_among_bands_is_told(tmp_path: Path, make_scene: Any, make_cell: Any) -> None:
+    _write(tmp_path / "B02.tif", _random())
+    assets = {name: Asset(href=str(tmp_path / f"{name}.tif"), dn_offset=0) for name in ("B02", "B03")}
+    with pytest.raises(ReadError, match=r"cannot read B03 of S2-X"):
+        list(read_bands(make_scene(assets=assets), ("B02", "B03", "B02"), [make_cell()], shared={}))
+
+
+@pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 32, "blockysize": 32}, {"blockysize": 5}, {}])
+@pytest.mark.parametrize("moved", [0, 3])
+def test_scattered_cells_are_the_files_pixels(
+    *, layout: dict, moved: int, tmp_path: Path, scene_of: Any, make_cell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strip by strip, with the rows that the next strip shares, as in one read of the whole file."""
+    monkeypatch.setattr("ingest.raster.LOWEST_STRIP_PX", 20)
+    random = np.random.default_rng(1)
+    source = random.integers(0, 9999, (288, 200)).astype("u2")
+    transform = Affine(10, 0, 500040 + moved, 0, -10, 5300040)
+    scene = scene_of(_write(tmp_path / "a.tif", source, transform=transform, **layout))
+    cells = [make_cell(int(col), int(row), 24) for col, row in random.integers(-10, 280, (40, 2))]
+    chips = read_band(scene, "B02", cells, shared={})
+    apart = [read_band(scene, "B02", [cell], shared={}) for cell in cells]
+    assert_array_equal(chips.data, np.concatenate([one.data for one in apart]))
+    assert_array_equal(chips.valid, np.concatenate([one.valid for one in apart]))
+    if not moved:
+        padded = np.pad(source, 300)
+        for chip, cell in zip(chips.data, cells, strict=True):
+            row, col = int((5300040 - cell.top_m) / 10) + 300, int((cell.left_m - 500040) / 10) + 300
+            assert_array_equal(chip, padded[row : row + 24, col : col + 24])
 
 
 def _secret(path: Path) -> str:
