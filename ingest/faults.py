@@ -19,11 +19,12 @@ from urllib.error import HTTPError
 from urllib.parse import urlsplit
 from urllib.request import Request, urlopen
 
+from ingest import signing
 from pipeline.errors import SourceError
 
 T = TypeVar("T")
-Kind = Literal["gone", "damaged", "failed"]
-"""`gone` and `damaged` stay so; `failed` may pass."""
+Kind = Literal["gone", "refused", "damaged", "failed"]
+"""`gone` and `damaged` stay so, `refused` until somebody gives credentials; `failed` may pass by itself."""
 
 TRIES = 4
 """Reads of one band before it fails for good; GDAL repeats each request on its own besides."""
@@ -104,10 +105,10 @@ def patiently(read: Callable[[bool], T], href: str, *, errors: tuple[type[Except
             result = read(attempt > 0)
         except errors as error:
             why, kind = words(error), classify(words(error))
-            if kind == "gone" or not host:
+            if kind in {"gone", "refused"} or not host:
                 HOSTS.tell(host, well=True)
-                raise GaveUp(why, permanent=kind != "failed") from error
-            answer = ask(href)
+                raise GaveUp(why, permanent=kind in {"gone", "damaged"}) from error
+            answer = ask(signing.sign(href))
             lasting = lasting and kind == "damaged" and answer.well
             if attempt < tries - 1:
                 time.sleep(pause_s(attempt, answer.wait_s))
@@ -123,6 +124,8 @@ def classify(why: str) -> Kind:
     """What a message of GDAL means. A damaged file and a damaged answer look the same: only a repetition tells."""
     if _GONE.search(why):
         return "gone"
+    if why.startswith(signing.REFUSED):
+        return "refused"
     return "damaged" if _DAMAGED.search(why) and "HTTP" not in why else "failed"
 
 

@@ -7,6 +7,7 @@ is the smallest thing that can be fetched and decoded: chip by chip the same blo
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 from rasterio.windows import Window
 
+from ingest import signing
 from ingest.blocks import Window as Rows
 from ingest.blocks import strips
 from ingest.faults import GaveUp, patiently
@@ -83,8 +85,9 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
     """
     href = scene.assets[band].href
 
-    def read(fresh: bool) -> Chips:
-        with rasterio.Env(**GDAL_OPTIONS, **(FRESH_OPTIONS if fresh else {})), rasterio.open(href) as dataset:
+    def read(fresh: bool, address: str) -> Chips:
+        options = {**GDAL_OPTIONS, **signing.options(href), **(FRESH_OPTIONS if fresh else {})}
+        with rasterio.Env(**options), rasterio.open(address) as dataset:
             if dataset.crs is None or not (epsg := dataset.crs.to_epsg()):
                 raise ReadError(scene.scene_id, band, href, "the file has no EPSG code", permanent=True)
             a, b, c, d, e, f = dataset.transform[:6]
@@ -92,7 +95,9 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
             return _read(dataset, places, scene, classes=classes)
 
     try:
-        return patiently(read, href, errors=(RasterioError, OSError))
+        return patiently(
+            lambda fresh: signing.reading(href, partial(read, fresh)), href, errors=(RasterioError, OSError)
+        )
     except GaveUp as error:
         raise ReadError(scene.scene_id, band, href, error, permanent=error.permanent) from error
 
