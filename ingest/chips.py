@@ -26,6 +26,13 @@ _GEO = {
 
 
 def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
+    """The file of `plan`; `outcomes` are those of all its units, in order."""
+    buffer = io.BytesIO()
+    pq.write_table(to_table(plan, outcomes), buffer, compression="zstd")
+    return buffer.getvalue()
+
+
+def to_table(plan: IngestPlan, outcomes: Sequence[Outcome]) -> pa.Table:
     """The table of `plan`; `outcomes` are those of all its units, in order."""
     tasks = plan.tasks
     cells = [task.cell for task in tasks] + [item.cell for item in plan.left_out]
@@ -47,9 +54,7 @@ def to_geoparquet(plan: IngestPlan, outcomes: Sequence[Outcome]) -> bytes:
         "geometry": shapely.to_wkb(footprints(cells)).tolist(),
     }
     table = pa.table({name: pa.array(values, _TYPES.get(name, pa.string())) for name, values in columns.items()})
-    buffer = io.BytesIO()
-    pq.write_table(table.replace_schema_metadata({b"geo": json.dumps(_GEO).encode()}), buffer, compression="zstd")
-    return buffer.getvalue()
+    return table.replace_schema_metadata({b"geo": json.dumps(_GEO).encode()})
 
 
 def _s2_ids(task: Task) -> str:

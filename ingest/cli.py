@@ -11,9 +11,7 @@ from ingest.flags import Aois, Dates, Json, takes_request
 from pipeline.errors import PretrainError
 
 if TYPE_CHECKING:
-    from ingest.plan import IngestPlan
     from ingest.request import Request
-    from pipeline.manifest import Manifest
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -29,12 +27,13 @@ def build_shards(
     as_json: Json = False,
 ) -> None:
     """Make co-registered chips of an area: a Zarr cube and WebDataset shards. Run again to go on."""
+    from ingest import facts
     from ingest.build import build
     from ingest.progress import BuildProgress
 
     with BuildProgress() as progress:
         built = build(request, out, workers=workers, scheduler=scheduler, progress=progress)
-    _report(_summary(built, out), as_json=as_json)
+    _report(facts.of_data_set(built, out), as_json=as_json)
 
 
 @app.command()
@@ -46,12 +45,13 @@ def plan(
     as_json: Json = False,
 ) -> None:
     """Say what build-shards would make, and why every other cell and scene is left out. Reads no pixel."""
+    from ingest import facts
     from ingest.build import open_plan
     from ingest.planner import make_plan
     from pipeline.store import Store
 
     made = open_plan(Store.at(out), request) if out else make_plan(request)
-    _report(_plan_facts(made), as_json=as_json)
+    _report(facts.of_plan(made), as_json=as_json)
 
 
 @app.command()
@@ -76,8 +76,34 @@ def make_earth(
     span = parse_dates(dates)
     chosen = (span.start, span.end) if span.start and span.end else None
     made = make(out, aoi=area, dates=chosen, seed=seed, noise=noise, progress=lambda line: typer.echo(line, err=True))
-    facts = {"S2 scenes": len(made.s2_ids), "S1 scenes": len(made.s1_ids), "bytes": made.n_bytes}
-    _report({**facts, "catalog": str(made.catalog)}, as_json=as_json)
+    counts = {"S2 scenes": len(made.s2_ids), "S1 scenes": len(made.s1_ids), "bytes": made.n_bytes}
+    _report({**counts, "catalog": str(made.catalog)}, as_json=as_json)
+
+
+@app.command()
+def verify(
+    out: Annotated[str, typer.Argument(help="A finished data set.")],
+    *,
+    deep: Annotated[
+        bool, typer.Option("--deep", help="Decode every sample, compare it with the cube, measure again.")
+    ] = False,
+    threads: Annotated[int, typer.Option(min=1, help="Units checked at a time.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Check a finished data set against its manifest. Exit code 1 and a list if anything is wrong."""
+    from ingest import facts
+    from ingest.verify import verify as check
+    from pipeline.store import Store
+
+    verdict = check(Store.at(out), deep=deep, threads=threads)
+    told = facts.of_verdict(verdict)
+    if as_json:
+        _report(told, as_json=True)
+    else:
+        _report({**told, "wrong": len(verdict.findings)}, as_json=False)
+        for finding in verdict.findings:
+            typer.echo(f"ingest: {finding}", err=True)
+    raise typer.Exit(1 if verdict.findings else 0)
 
 
 def main() -> None:
@@ -89,48 +115,11 @@ def main() -> None:
         sys.exit(error.exit_code)
 
 
-def _summary(built: "Manifest", out: str) -> dict[str, Any]:
-    from pipeline.errors import redact
-
-    rejected = {reason: n for reason, n in built.counts.items() if reason != "accepted"}
-    return {
-        "chips": sum(built.counts.values()),
-        "accepted": built.counts.get("accepted", 0),
-        "rejected": rejected,
-        "train": built.samples("train"),
-        "val": built.samples("val"),
-        "shards": len(built.shards),
-        "bytes": sum(shard.bytes for shard in built.shards),
-        "out": redact(out),
-    }
-
-
-def _plan_facts(made: "IngestPlan") -> dict[str, Any]:
-    from collections import Counter
-
-    from ingest.plan import scene_ids
-
-    memory = max((unit.memory_bytes(made.request) for unit in made.units), default=0)
-    return {
-        "chips": len(made.tasks),
-        "units": len(made.units),
-        "train": sum(task.split == "train" for task in made.tasks),
-        "val": sum(task.split == "val" for task in made.tasks),
-        "memory per task": f"{memory / 2**20:.0f} MiB",
-        f"{made.request.kind}s": dict(Counter(" + ".join(scene_ids(task)) for task in made.tasks)),
-        "cells left out": dict(Counter(item.reason for item in made.left_out)),
-        "scenes left out": dict(made.scenes_left_out),
-    }
-
-
 def _report(facts: dict[str, Any], *, as_json: bool) -> None:
     """Print facts for a person, or as JSON."""
-    if as_json:
-        typer.echo(json.dumps(facts))
-        return
-    for name, value in facts.items():
-        lines = [f"{key}: {item}" for key, item in value.items()] if isinstance(value, dict) else [str(value)]
-        typer.echo(f"{name:>16}  " + f"\n{'':>18}".join(lines or ["none"]))
+    from ingest.facts import lines
+
+    typer.echo(json.dumps(facts) if as_json else "\n".join(lines(facts)))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ def create(store: Store, plan: IngestPlan) -> None:
     if plan.request.kind == "stack":
         frames = np.zeros((plan.rows, plan.request.frames), np.int64)
         _require(group, "time", frames, ("sample", "frame"), chunk=ROWS_PER_SHARD, attributes=_EPOCH, write=False)
-    for name, (values, attributes) in _coordinates(plan).items():
+    for name, (values, attributes) in coordinates(plan).items():
         dims = (name,) if name in {"band", "polarisation"} else ("sample",)
         _require(group, name, values, dims, attributes=attributes)
     with warnings.catch_warnings():
@@ -185,7 +185,7 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
     return array
 
 
-def _coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
+def coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
     """Values and attributes of every coordinate; padding rows are empty."""
     rows = {unit.first_row + i: task for unit in plan.units for i, task in enumerate(unit.tasks)}
 
@@ -224,3 +224,39 @@ def _coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, An
         "lat": (center(1), {"units": "degrees_north"}),
         **(of_pairs() if plan.request.kind == "pair" else {}),
     }
+
+
+def open_rows(store: Store) -> zarr.Group:
+    """The cube, to read single rows from; consolidated metadata is not trusted."""
+    return zarr.open_group(_zarr_store(store), mode="r", zarr_format=3, use_consolidated=False)
+
+
+def read_row(group: zarr.Group, row: int) -> dict[str, NDArray[Any]]:
+    """The chips in one row, by array."""
+    return {name: np.asarray(_array(group, name)[row]) for name in _CHIP_TYPES if name in group}
+
+
+def chip_shapes(group: zarr.Group) -> dict[str, tuple[int, ...]]:
+    """Shape of one sample's chip in every array."""
+    return {name: _array(group, name).shape[1:] for name in _CHIP_TYPES if name in group}
+
+
+def is_empty(name: str, chip: NDArray[Any]) -> bool:
+    """Whether a chip of array `name` was never written, or is of a rejected one: the fill value everywhere."""
+    fill = _CHIP_TYPES[name][1]
+    return bool((np.isnan(chip) if np.isnan(fill) else chip == fill).all())
+
+
+def read_part(group: zarr.Group, name: str, start: int, stop: int) -> NDArray[Any]:
+    """Rows `start` to `stop` (excluded) of a coordinate."""
+    return np.asarray(_array(group, name)[start:stop])
+
+
+def read_column(group: zarr.Group, name: str) -> NDArray[Any]:
+    """A whole coordinate."""
+    return np.asarray(_array(group, name)[:])
+
+
+def shard_numbers(store: Store, name: str) -> set[int]:
+    """Which Zarr shards of chip array `name` are there."""
+    return {int(number) for number in store.names(f"{CUBE_NAME}/{name}/c") if number.isdecimal()}

@@ -8,11 +8,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ingest import chips, receipt
 from ingest.assemble import Made
+from ingest.measure import Tally
 from ingest.plan import IngestPlan, Unit
 from ingest.receipt import Outcome, Receipt
 from ingest.request import Request
@@ -22,27 +20,21 @@ from pipeline.codec import Codec, encode, specs
 from pipeline.errors import UsageError
 from pipeline.index import IndexRow, MemberRef
 from pipeline.manifest import FORMAT_VERSION, Manifest, ShardEntry, Stats
-from pipeline.sample import MaskBit, PairSample, Sample
 from pipeline.shard import pack
 from pipeline.store import Store
 
 SHARD_BYTES = 64 * 2**20
 """A shard is closed when it reaches this: large enough for few requests, small enough to shuffle."""
-S2_RANGE = (0.0, 12000.0)
-"""Digital numbers. Ends of the histogram."""
-S1_RANGE = (-40.0, 10.0)
-"""dB. Ends of the histogram."""
 PACKAGE = "sentinel-pretrain"
 
 
 def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Request, fingerprint: str) -> Receipt:
     """Write the unit's shards and return its receipt, not yet published."""
-    codec, s2_bands = request.codec, request.s2_bands
     entries: list[ShardEntry] = []
     rows: list[IndexRow] = []
     for split in ("train", "val"):
         accepted = [item for item in made if item.sample is not None and item.task.split == split]
-        for number, batch in enumerate(_batches(accepted, codec)):
+        for number, batch in enumerate(_batches(accepted, request.codec)):
             name = f"shards/{split}/{unit.unit_id}-{number:04d}.tar"
             data, places = pack([(item.task.key, members) for item, members in batch])
             store.publish(name, data)
@@ -51,7 +43,10 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Reque
             )
             rows += [_row(item, name, place) for (item, _), place in zip(batch, places, strict=True)]
     first = next((item.sample for item in made if item.sample is not None), None)
-    s2, s1 = _statistics([item.sample for item in made if item.sample and item.task.split == "train"], s2_bands)
+    tally = Tally(s2_bands=request.s2_bands)
+    for item in made:
+        if item.sample is not None and item.task.split == "train":
+            tally.add(item.sample)
     return Receipt(
         unit_id=unit.unit_id,
         plan_fingerprint=fingerprint,
@@ -59,8 +54,8 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Reque
         rows=tuple(rows),
         outcomes=tuple(_outcome(item) for item in made),
         members=() if first is None else specs(first),
-        s2=s2,
-        s1=s1,
+        s2=tally.s2,
+        s1=tally.s1,
     )
 
 
@@ -148,27 +143,3 @@ def _outcome(item: Made) -> Outcome:
         valid_fraction=item.quality.valid_fraction,
         cloud_fraction=item.quality.cloud_fraction,
     )
-
-
-def _statistics(
-    samples: Sequence[Sample], s2_bands: Sequence[str]
-) -> tuple[stats.BandStats | None, stats.BandStats | None]:
-    """Statistics of S2 without nodata and cloud, and of S1 without nodata."""
-    cloudy = MaskBit.S2_NODATA | MaskBit.CLOUD
-    frames = [frame for one in samples for frame in _frames(one)]
-    names = tuple(s2_bands)
-    s2 = [stats.measure(names, pixels, (mask & cloudy) == 0, bin_range=S2_RANGE) for pixels, mask in frames]
-    s1 = [
-        stats.measure(S1_NAMES, one.s1, (one.mask & MaskBit.S1_NODATA) == 0, bin_range=S1_RANGE)
-        for one in samples
-        if isinstance(one, PairSample)
-    ]
-    return stats.merge(s2), stats.merge(s1)
-
-
-def _frames(sample: Sample) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.uint8]]]:
-    """S2 pixels and mask of every date."""
-    if isinstance(sample, PairSample):
-        yield sample.s2, sample.mask
-    else:
-        yield from zip(sample.s2, sample.mask, strict=True)

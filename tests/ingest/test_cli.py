@@ -24,6 +24,7 @@ SHARED = {
 FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--json"},
     "plan": SHARED | {"--out", "--json"},
+    "verify": {"out", "--deep", "--threads", "--json"},
     "make-earth": {"--aoi", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},
 }
 DEFAULTS = {
@@ -212,3 +213,21 @@ def test_several_areas(run: Any, tiny: Any) -> None:
     code, out, _ = run("plan", *_flags(tiny, "--aoi", tiny.aoi, "--json"))
     assert code == 0
     assert json.loads(out)["chips"] == 18
+
+
+def test_verify_tells_what_is_wrong(run: Any, tiny: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    run("build-shards", *_flags(tiny, "--out", out, "--workers", "0"))
+    code, said, err = run("verify", out)
+    assert (code, err) == (0, "")
+    assert "wrong  0" in said
+    (out / "shards" / "train" / "u00001-0000.tar").write_bytes(b"x")
+    code, _, err = run("verify", out)
+    assert code == 1
+    assert err.splitlines()[0].startswith("ingest: shards/train/u00001-0000.tar: ")
+    code, said, err = run("verify", out, "--json")
+    assert (code, err) == (1, "")
+    assert json.loads(said)["wrong"][0]["where"] == "shards/train/u00001-0000.tar"
+    code, _, err = run("verify", tmp_path / "nowhere")
+    assert code == 2
+    assert "not a finished data set" in err

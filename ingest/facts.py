@@ -1,0 +1,64 @@
+"""What the commands print: plain facts by name, for a person or as JSON."""
+
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from pipeline import record
+from pipeline.errors import redact
+
+if TYPE_CHECKING:
+    from ingest.plan import IngestPlan
+    from ingest.verify import Verdict
+    from pipeline.manifest import Manifest
+
+
+def of_data_set(built: "Manifest", out: str) -> dict[str, Any]:
+    """A finished data set."""
+    return {
+        "chips": sum(built.counts.values()),
+        "accepted": built.counts.get("accepted", 0),
+        "rejected": {reason: n for reason, n in built.counts.items() if reason != "accepted"},
+        "train": built.samples("train"),
+        "val": built.samples("val"),
+        "shards": len(built.shards),
+        "bytes": sum(shard.bytes for shard in built.shards),
+        "out": redact(out),
+    }
+
+
+def of_plan(made: "IngestPlan") -> dict[str, Any]:
+    """A plan."""
+    from ingest.plan import scene_ids
+
+    memory = max((unit.memory_bytes(made.request) for unit in made.units), default=0)
+    return {
+        "chips": len(made.tasks),
+        "units": len(made.units),
+        "train": sum(task.split == "train" for task in made.tasks),
+        "val": sum(task.split == "val" for task in made.tasks),
+        "memory per task": f"{memory / 2**20:.0f} MiB",
+        f"{made.request.kind}s": dict(Counter(" + ".join(scene_ids(task)) for task in made.tasks)),
+        "cells left out": dict(Counter(item.reason for item in made.left_out)),
+        "scenes left out": dict(made.scenes_left_out),
+    }
+
+
+def of_verdict(verdict: "Verdict") -> dict[str, Any]:
+    """What verify found."""
+    return {
+        "units": verdict.units,
+        "shards": verdict.shards,
+        "samples": verdict.samples,
+        "decoded": verdict.decoded,
+        "plan": "compared" if verdict.has_plan else "not there",
+        "wrong": [record.to_json(finding) for finding in verdict.findings],
+    }
+
+
+def lines(facts: dict[str, Any]) -> list[str]:
+    """The facts for a person."""
+    found = []
+    for name, value in facts.items():
+        parts = [f"{key}: {item}" for key, item in value.items()] if isinstance(value, dict) else [str(value)]
+        found.append(f"{name:>16}  " + f"\n{'':>18}".join(parts or ["none"]))
+    return found
