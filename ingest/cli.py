@@ -41,17 +41,34 @@ def build_shards(
 def plan(
     request: "Request",
     *,
-    out: Annotated[str | None, typer.Option(help="Keep the plan there, for build-shards to follow.")] = None,
+    out: Annotated[str | None, typer.Option(help="Keep the plan there, and a page of words about it.")] = None,
+    explain: Annotated[
+        str | None, typer.Option(metavar="CELL", help="Only say what became of every scene on one cell.")
+    ] = None,
+    workers: Annotated[int, typer.Option(min=1, help="For the estimate: units at a time.")] = 2,
+    gbit: Annotated[float, typer.Option(min=1e-3, help="For the estimate: Gbit/s of them all.")] = 1.0,
+    usd_per_gb: Annotated[
+        float, typer.Option(min=0, help="For the estimate: price of a GB read, about 0.09 afar.")
+    ] = 0.0,
     as_json: Json = False,
 ) -> None:
-    """Say what build-shards would make, and why every other cell and scene is left out. Reads no pixel."""
-    from ingest import facts
-    from ingest.build import open_plan
-    from ingest.planner import make_plan
+    """Say what build-shards would make, what it would cost, and why the rest is left out. Reads no pixel."""
+    from ingest import explain as explaining
+    from ingest import facts, plan_page
+    from ingest.cost import Assumptions, estimate
+    from ingest.planner import find_cells, find_scenes, make_plan
     from pipeline.store import Store
 
-    made = open_plan(Store.at(out), request) if out else make_plan(request)
-    _report(facts.of_plan(made), as_json=as_json)
+    if explain:
+        found = find_scenes(request)
+        cell = explaining.find_cell(find_cells(request, found.s2), explain)
+        verdicts = explaining.explain(request, cell, found)
+        told = facts.of_cell(cell, verdicts)
+        typer.echo(json.dumps(told) if as_json else "\n".join(explaining.lines(cell, verdicts)))
+        return
+    given = Assumptions(workers=workers, gbit_s=gbit, usd_per_gb_out=usd_per_gb)
+    made = plan_page.keep(Store.at(out), request, given) if out else make_plan(request)
+    _report(facts.of_plan(made, estimate(made, given)), as_json=as_json)
 
 
 @app.command()

@@ -1,12 +1,16 @@
 """What the commands print: plain facts by name, for a person or as JSON."""
 
 from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from pipeline import record
 from pipeline.errors import redact
 
 if TYPE_CHECKING:
+    from ingest.cost import Cost
+    from ingest.explain import Verdict as Explained
+    from ingest.grid import Cell
     from ingest.plan import IngestPlan
     from ingest.verify import Verdict
     from pipeline.manifest import Manifest
@@ -26,21 +30,33 @@ def of_data_set(built: "Manifest", out: str) -> dict[str, Any]:
     }
 
 
-def of_plan(made: "IngestPlan") -> dict[str, Any]:
+def of_plan(made: "IngestPlan", cost: "Cost") -> dict[str, Any]:
     """A plan."""
     from ingest.plan import scene_ids
 
-    memory = max((unit.memory_bytes(made.request) for unit in made.units), default=0)
     return {
         "chips": len(made.tasks),
         "units": len(made.units),
         "train": sum(task.split == "train" for task in made.tasks),
         "val": sum(task.split == "val" for task in made.tasks),
-        "memory per task": f"{memory / 2**20:.0f} MiB",
+        "memory per task": f"{cost.memory_bytes / 2**20:.0f} MiB",
+        "cost": {
+            "requests": cost.requests,
+            "bytes read": cost.bytes_read,
+            "bytes written": cost.bytes_shards + cost.bytes_cube,
+            "CPU hours": round(cost.cpu_hours, 3),
+            "hours": round(cost.hours, 3),
+            "US dollars": round(cost.usd, 2),
+        },
         f"{made.request.kind}s": dict(Counter(" + ".join(scene_ids(task)) for task in made.tasks)),
         "cells left out": dict(Counter(item.reason for item in made.left_out)),
         "scenes left out": dict(made.scenes_left_out),
     }
+
+
+def of_cell(cell: "Cell", verdicts: "Sequence[Explained]") -> dict[str, Any]:
+    """What became of every scene on one cell."""
+    return {"cell": record.to_json(cell), "scenes": [record.to_json(one) for one in verdicts]}
 
 
 def of_verdict(verdict: "Verdict") -> dict[str, Any]:

@@ -23,13 +23,17 @@ from pipeline.errors import UsageError, redact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Found:
+class Found:
     """What the catalog has."""
 
     s2: list[Scene]
+    """Usable optical scenes."""
     s1: list[Scene]
+    """Usable radar scenes, the preferred product first."""
     labels: list[Scene]
+    """Usable label scenes."""
     unusable: dict[str, str]
+    """Reason by scene id."""
 
 
 def make_plan(request: Request) -> IngestPlan:
@@ -39,10 +43,10 @@ def make_plan(request: Request) -> IngestPlan:
         CatalogError: the catalog does not answer.
         UsageError: there is no scene, or no cell, for the request.
     """
-    found = _find(request)
-    cells = _cells(request, found.s2)
+    found = find_scenes(request)
+    cells = find_cells(request, found.s2)
     inside = footprints(cells, inset_m=PIXEL_M)
-    chosen = _choose(request, cells, inside, found)
+    chosen = choose(request, cells, inside, found)
     sides = [_side(cell, request) for cell in cells]
     leaks = leaking(footprints(cells), [side[1] for side in sides])
     labels = _labels_by_cell(inside, found.labels)
@@ -59,9 +63,8 @@ def make_plan(request: Request) -> IngestPlan:
     )
 
 
-def _choose(
-    request: Request, cells: Sequence[Cell], outlines: NDArray[np.object_], found: _Found
-) -> Pairing | Stacking:
+def choose(request: Request, cells: Sequence[Cell], outlines: NDArray[np.object_], found: Found) -> Pairing | Stacking:
+    """Pairs or stacks of `cells`, whose `outlines` are drawn one pixel inside their edges."""
     own_grid = request.grid == "scene"
     if request.kind == "pair":
         scenes = found.s2, found.s1
@@ -86,7 +89,13 @@ def pair_rules(request: Request) -> PairRules:
     )
 
 
-def _find(request: Request) -> _Found:
+def find_scenes(request: Request) -> Found:
+    """What the catalog has for the request.
+
+    Raises:
+        CatalogError: it does not answer.
+        UsageError: it has nothing.
+    """
     s2, unusable = _scenes(request, (request.s2,), dates=request.dates)
     s1, more = _scenes(request, request.s1, dates=s1_dates(request)) if request.s1 else ([], {})
     if not s2 and not unusable:
@@ -97,7 +106,7 @@ def _find(request: Request) -> _Found:
     everything = DateRange(start=None, end=None)
     labels = _scenes(request, request.labels, dates=everything, label=True)[0] if request.labels else []
     order = {name: i for i, name in enumerate(request.s1)}
-    return _Found(
+    return Found(
         s2=s2, s1=sorted(s1, key=lambda scene: order[scene.collection]), labels=labels, unusable={**unusable, **more}
     )
 
@@ -114,7 +123,12 @@ def _scenes(
     return [scene for scene in usable if scene.scene_id not in again], {**reasons, **again}
 
 
-def _cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:
+def find_cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:
+    """The cells of the request, by id.
+
+    Raises:
+        UsageError: there is none.
+    """
     areas = [area.geometry for area in request.areas]
     if request.grid == "utm":
         check_count(areas, request.chip_px)

@@ -53,6 +53,8 @@ class Asset:
     """Where it lies; may be signed, so it never goes into a message as it is."""
     dn_offset: int
     """Digital numbers. Added to a valid pixel to reach the scale without offset: 0 or -1000 for Sentinel-2."""
+    size_bytes: int | None = None
+    """Of the whole file; None where the catalog does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,13 +230,17 @@ def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], needed: Se
 def _assets(item: Item, sensor: str) -> dict[str, Asset]:
     if sensor == "label":
         labels = [asset for asset in item["assets"].values() if "labels" in (asset.get("roles") or ())]
-        return {"label": Asset(href=labels[0]["href"], dn_offset=0)} if labels else {}
+        return (
+            {"label": Asset(href=labels[0]["href"], dn_offset=0, size_bytes=labels[0].get("file:size"))}
+            if labels
+            else {}
+        )
     found: dict[str, Asset] = {}
     for key, asset in item["assets"].items():
         name = _ALIASES.get(key, re.sub(r"_\d+m$", "", key))
         if name in S2_NAMES or name in S1_NAMES or name == "SCL":
             offset = _dn_offset(item["properties"], asset) if name in S2_NAMES else 0
-            found.setdefault(name, Asset(href=asset["href"], dn_offset=offset))
+            found.setdefault(name, Asset(href=asset["href"], dn_offset=offset, size_bytes=asset.get("file:size")))
     return found
 
 

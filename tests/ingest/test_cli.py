@@ -23,7 +23,7 @@ SHARED = {
 }  # fmt: skip
 FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--json"},
-    "plan": SHARED | {"--out", "--json"},
+    "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--json"},
     "verify": {"out", "--deep", "--threads", "--json"},
     "make-earth": {"--aoi", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},
 }
@@ -189,7 +189,7 @@ def test_plan_then_build_then_again(run: Any, tiny: Any, tmp_path: Path) -> None
     assert code == 0
     assert (facts["chips"], facts["units"], facts["train"], facts["val"]) == (18, 3, 18, 0)
     assert facts["pairs"] == {"S2-0 + S1-0": 6, "S2-1 + S1-1": 6, "S2-2 + S1-2": 6}
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["plan.parquet"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["plan.md", "plan.parquet"]
     code, out, err = run("build-shards", *_flags(tiny, "--out", tmp_path / "out", "--workers", "0", "--json"))
     assert code == 0, err
     summary = json.loads(out)
@@ -231,3 +231,18 @@ def test_verify_tells_what_is_wrong(run: Any, tiny: Any, tmp_path: Path) -> None
     code, _, err = run("verify", tmp_path / "nowhere")
     assert code == 2
     assert "not a finished data set" in err
+
+
+def test_explain_one_cell(run: Any, tiny: Any, tmp_path: Path) -> None:
+    code, out, _ = run("plan", *_flags(tiny, "--json"))
+    assert json.loads(out)["cost"]["requests"] > 0
+    west, south, east, north = map(float, tiny.aoi.split(","))
+    point = f"{(west + east) / 2},{(south + north) / 2}"
+    code, out, _ = run("plan", *_flags(tiny, "--explain", point))
+    assert code == 0
+    assert "6 of 6 scenes used" in out.splitlines()[0]
+    code, out, _ = run("plan", *_flags(tiny, "--explain", point, "--json", "--out", tmp_path / "out"))
+    assert len(json.loads(out)["scenes"]) == 6
+    assert not (tmp_path / "out").exists()
+    code, _, err = run("plan", *_flags(tiny, "--explain", "nowhere"))
+    assert (code, len(err.splitlines())) == (2, 1)
