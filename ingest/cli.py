@@ -72,6 +72,25 @@ def plan(
 
 
 @app.command()
+@takes_request
+def doctor(
+    request: "Request",
+    *,
+    out: Annotated[str, typer.Option(help="Where the data set would go: an object is written there and removed.")],
+    workers: Annotated[int, typer.Option(min=0, help="That build-shards would use.")] = 2,
+    as_json: Json = False,
+) -> None:
+    """Try everything a build needs: catalog, one file of each collection, credentials, clock, room, target."""
+    from ingest.doctor import examine
+    from pipeline import record
+
+    checks = examine(request, out, workers=workers)
+    text = json.dumps(record.to_json(checks)) if as_json else "\n".join(map(str, checks))
+    typer.echo(text)
+    raise typer.Exit(int(any(check.status == "fail" for check in checks)))
+
+
+@app.command()
 def make_earth(
     aoi: Aois,
     *,

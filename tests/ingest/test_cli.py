@@ -24,6 +24,7 @@ SHARED = {
 FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--json"},
     "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--json"},
+    "doctor": SHARED | {"--out", "--workers", "--json"},
     "verify": {"out", "--deep", "--threads", "--json"},
     "make-earth": {"--aoi", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},
 }
