@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.grid import PIXEL_M, Cell, transformer
-from ingest.plan import IngestPlan, PairTask, StackTask, Unit
+from ingest.plan import IngestPlan, Task, Unit, scenes_of
 from ingest.scene import Scene
 from pipeline.bands import S1_BANDS, S2_BANDS, Band
 
@@ -150,9 +150,10 @@ def _reads(unit: Unit, plan: IngestPlan, given: Assumptions) -> Iterator[Read]:
         yield from _scene_reads(scenes[scene_id], cells, plan.request.s2_bands, given)
 
 
-def _scenes(task: PairTask | StackTask) -> tuple[Scene, ...]:
-    own = task.candidates if isinstance(task, StackTask) else (task.s2, task.s1)
-    return (*own, *(scene for scene in task.labels if "label" in scene.assets))
+def _scenes(task: Task) -> tuple[Scene, ...]:
+    """Everything that is read for a chip."""
+    labels = (scene for scene in task.labels if "label" in scene.assets)
+    return (*(part for scene in scenes_of(task) for part in scene.parts), *labels)
 
 
 def _scene_reads(scene: Scene, cells: Sequence[Cell], s2_bands: Sequence[str], given: Assumptions) -> Iterator[Read]:

@@ -11,7 +11,7 @@ from datetime import datetime
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ingest.coverage import candidates_by_cell, covering, is_own_grid
+from ingest.coverage import candidates_by_cell, is_own_grid, radar_by_cell
 from ingest.grid import PIXEL_M, Cell, footprints
 from ingest.pairing import candidates
 from ingest.planner import Found, choose, pair_rules
@@ -71,7 +71,7 @@ def explain(request: Request, cell: Cell, found: Found) -> list[Verdict]:
         used = _stacked(chosen)
     else:
         optical = candidates_by_cell([cell], outline, found.s2, own_grid=request.grid == "scene")[0]
-        radar = covering(outline, found.s1)[0]
+        radar = radar_by_cell([cell], outline, found.s1)[0]
         used = _paired(request, cell, optical, radar)
     reasons = dict(chosen.scenes_left_out)
     if isinstance(chosen, Stacking) and not chosen.stacks:
@@ -100,19 +100,21 @@ def _paired(request: Request, cell: Cell, optical: Sequence[Scene], radar: Seque
     tried = candidates(optical, radar, cell, pair_rules(request))
     for one in sorted(tried, key=lambda one: (bool(one.reason), one.gap_hours if one.gap_hours is not None else 1e9)):
         for scene, other in ((one.s2, one.s1), (one.s1, one.s2)):
-            if scene is not None and (not one.reason or scene.scene_id not in said):
-                partner = f" ({other.scene_id}, {one.gap_hours:.1f} h)" if other and one.gap_hours is not None else ""
-                text = f"{one.reason}{partner}" if one.reason else f"paired{partner}"
-                said[scene.scene_id] = f"{said[scene.scene_id]}; {text}" if scene.scene_id in said else text
+            partner = f" ({other.scene_id}, {one.gap_hours:.1f} h)" if other and one.gap_hours is not None else ""
+            text = f"{one.reason}{partner}" if one.reason else f"paired{partner}"
+            for part in scene.parts if scene is not None else ():
+                if not one.reason or part.scene_id not in said:
+                    said[part.scene_id] = f"{said[part.scene_id]}; {text}" if part.scene_id in said else text
     return said
 
 
 def _stacked(chosen: Stacking) -> dict[str, str]:
     of = f"of {len(chosen.stacks)}"
     return {
-        scene.scene_id: f"candidate of stack {number} {of}"
+        part.scene_id: f"candidate of stack {number} {of}"
         for number, stack in enumerate(chosen.stacks, 1)
         for scene in stack.candidates
+        for part in scene.parts
     }
 
 
