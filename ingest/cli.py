@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.flags import Aois, Dates, Json, takes_request
+from ingest.flags import Aois, Around, Dates, Json, parse_areas, takes_request
 from pipeline.errors import PretrainError
 
 if TYPE_CHECKING:
@@ -95,6 +95,7 @@ def make_earth(
     aoi: Aois,
     *,
     out: Annotated[Path, typer.Option(help="Folder of the new catalog.")],
+    around: Around = None,
     dates: Dates = None,
     seed: Annotated[int, typer.Option(help="Which Earth.")] = 0,
     noise: Annotated[
@@ -105,10 +106,10 @@ def make_earth(
     """Write a synthetic Earth: real COGs and a real STAC catalog, offline. Every pixel's true value is known."""
     import shapely
 
-    from ingest.aoi import parse_aoi, parse_dates
+    from ingest.aoi import parse_dates
     from ingest.synthetic import make_earth as make
 
-    area = shapely.union_all([one.geometry for text in aoi for one in parse_aoi(text)])
+    area = shapely.union_all([one.geometry for one in parse_areas(aoi, around)])
     span = parse_dates(dates)
     chosen = (span.start, span.end) if span.start and span.end else None
     made = make(out, aoi=area, dates=chosen, seed=seed, noise=noise, progress=lambda line: typer.echo(line, err=True))

@@ -39,6 +39,7 @@ def of_plan(made: "IngestPlan", cost: "Cost") -> dict[str, Any]:
         "units": len(made.units),
         "train": sum(task.split == "train" for task in made.tasks),
         "val": sum(task.split == "val" for task in made.tasks),
+        "leakage": _leakage(made),
         "memory per task": f"{cost.memory_bytes / 2**20:.0f} MiB",
         "cost": {
             "requests": cost.requests,
@@ -51,6 +52,21 @@ def of_plan(made: "IngestPlan", cost: "Cost") -> dict[str, Any]:
         f"{made.request.kind}s": dict(Counter(" + ".join(scene_ids(task)) for task in made.tasks)),
         "cells left out": dict(Counter(item.reason for item in made.left_out)),
         "scenes left out": dict(made.scenes_left_out),
+    }
+
+
+def _leakage(made: "IngestPlan") -> dict[str, Any]:
+    """What training may know of the validation ground."""
+    from ingest.plan import scene_ids
+    from ingest.split import REACH_KM, leakage
+
+    tasks, guard = made.tasks, made.request.guard_km
+    found = leakage([task.cell for task in tasks], [task.split for task in tasks], [*map(scene_ids, tasks)], guard)
+    return {
+        "train cells that overlap val ground": found.overlapping,
+        f"train cells within {guard:g} km of val ground": found.within_guard,
+        "km from train to val ground": f"over {REACH_KM:g}" if found.nearest_km is None else round(found.nearest_km, 3),
+        "percent of train chips from scenes of val chips": round(found.same_scene_percent, 1),
     }
 
 

@@ -10,6 +10,7 @@ import typer
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
+    from ingest.aoi import Aoi
     from ingest.request import Request
 
 
@@ -19,6 +20,7 @@ class Grid(StrEnum):
     utm = "utm"
     aoi = "aoi"
     scene = "scene"
+    blocks = "blocks"
 
 
 class Kind(StrEnum):
@@ -43,7 +45,15 @@ class CodecName(StrEnum):
     npy = "npy"
 
 
-Aois = Annotated[list[str], typer.Option("--aoi", help="GeoJSON file, or west,south,east,north; may be given again.")]
+Aois = Annotated[
+    list[str],
+    typer.Option(
+        "--aoi",
+        help="west,south,east,north; mgrs:33TWL,33TWM; GeoJSON, GeoParquet or .shp; .csv or .txt of lon,lat,name; "
+        "FILE#NAME for one place of a file. May be given again.",
+    ),
+]
+Around = Annotated[str | None, typer.Option(help="Points of --aoi become discs of this radius: 5km, 500m.")]
 Dates = Annotated[str | None, typer.Option(help="START/END of the S2 acquisition, both included; .. is open.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -51,6 +61,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 def _request(  # noqa: PLR0913  one parameter is one flag
     *,
     aoi: Aois,
+    around: Around = None,
     catalog: Annotated[
         str,
         typer.Option(
@@ -72,20 +83,29 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     max_cloud: Annotated[float, typer.Option(help="Percent of a chip that may be cloud.")] = 20.0,
     max_nodata: Annotated[float, typer.Option(help="Percent of a chip that either sensor may lack.")] = 1.0,
     chip_px: Annotated[int, typer.Option(help="Side of a chip in pixels of 10 m.")] = 264,
-    grid: Annotated[Grid, typer.Option(help="utm lattice, aoi: one cell an area, scene: S2's own pixels.")] = Grid.utm,
+    grid: Annotated[
+        Grid,
+        typer.Option(
+            help="utm lattice, aoi: one cell an area, scene: S2's own pixels, blocks: whole within S2's COG blocks."
+        ),
+    ] = Grid.utm,
+    block_px: Annotated[int | None, typer.Option(help="blocks: side of a COG block, 512 or 1024 (1024).")] = None,
     s2: Annotated[str, typer.Option(help="l2a, l1c, or the id of a STAC collection.")] = "l2a",
     s1: Annotated[str, typer.Option(help="Preferred first: rtc (gamma0), grd (geocoded, sigma0).")] = "rtc",
     labels: Annotated[str, typer.Option(help="STAC collections of labels to add, with commas between.")] = "",
     codec: Annotated[CodecName, typer.Option(help="b2: blosc2. npy: raw numpy.")] = CodecName.b2,
     val: Annotated[float, typer.Option(help="Percent of the ground kept for validation.")] = 10.0,
-    seed: Annotated[int, typer.Option(help="Decides which ground that is.")] = 0,
+    guard: Annotated[str, typer.Option(help="Distance of training cells from validation ground: 0m, 5km.")] = "0m",
+    seed: Annotated[int, typer.Option(help="Decides which ground that is, and which cells are drawn.")] = 0,
 ) -> "Request":
     """The flags that decide which bytes are written, as one value."""
-    from ingest.aoi import parse_aoi, parse_dates
+    from ingest.aoi import parse_dates
     from ingest.profiles import profile_of
-    from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_s2, parse_tracks
+    from ingest.request import Request, check, parse_bands, parse_distance, parse_gap, parse_s1, parse_s2, parse_tracks
 
     pairs = kind is Kind.pair
+    if block_px is not None and grid is not Grid.blocks:
+        raise UsageError("--block-px is for --grid blocks. Leave it out, or take that grid.")
     if pairs and (frames, min_gap, bands, seasons) != (None, None, None, False):
         raise UsageError(
             "--frames, --min-gap, --seasons and --bands are for --kind stack. Leave them out, or make stacks."
@@ -95,7 +115,7 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     return check(
         Request(
             kind=kind.value,
-            areas=tuple(area for text in aoi for area in parse_aoi(text)),
+            areas=parse_areas(aoi, around, spots=grid is Grid.aoi),
             dates=parse_dates(dates),
             catalog=catalog,
             max_gap_hours=parse_gap(max_gap or "3d", "--max-gap") if pairs else 0.0,
@@ -113,12 +133,25 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             max_nodata_percent=max_nodata,
             chip_px=chip_px,
             grid=grid.value,
+            block_px=(block_px or 1024) if grid is Grid.blocks else 0,
             codec=codec.value,
             labels=tuple(name.strip() for name in labels.split(",") if name.strip()),
             val_percent=val,
+            guard_km=parse_distance(guard, "--guard") / 1000,
             seed=seed,
         )
     )
+
+
+def parse_areas(aoi: list[str], around: str | None, *, spots: bool = False) -> "tuple[Aoi, ...]":
+    """The areas of all `--aoi`; a point without `--around` is one only where `spots` are enough."""
+    from ingest.aoi import SPOT_M, parse_aoi
+    from ingest.request import parse_distance
+
+    radius = SPOT_M if spots else None
+    if around is not None and not (radius := parse_distance(around, "--around")):
+        raise UsageError(f"--around {around}: a disc has a radius. Write metres or kilometres, as 500m or 5km.")
+    return tuple(area for text in aoi for area in parse_aoi(text, around_m=radius))
 
 
 def takes_request(command: Callable[..., None]) -> Callable[..., None]:

@@ -69,12 +69,16 @@ def utm_epsg(lon: float, lat: float) -> int:
 
     Sentinel-2 tiles follow the exceptions; without them cells there would find no tile in their own zone.
     """
-    zone = min(int((lon + 180) // 6) + 1, 60)
-    if 56 <= lat < 64 and 3 <= lon < 12:
-        zone = 32
-    if lat >= 72 and 0 <= lon < 42:
-        zone = 31 + 2 * int((lon + 3) // 12)
-    return (32600 if lat >= 0 else 32700) + zone
+    return int(utm_epsgs(np.array(lon), np.array(lat)))
+
+
+def utm_epsgs(lon: NDArray[np.float64], lat: NDArray[np.float64]) -> NDArray[np.int64]:
+    """`utm_epsg` of many points."""
+    zone = np.minimum((np.asarray(lon + 180, dtype=np.float64) // 6).astype(np.int64) + 1, 60)
+    zone = np.where((lat >= 56) & (lat < 64) & (lon >= 3) & (lon < 12), 32, zone)
+    svalbard = 31 + 2 * ((lon + 3) // 12).astype(np.int64)
+    zone = np.where((lat >= 72) & (lon >= 0) & (lon < 42), svalbard, zone)
+    return zone + np.where(lat >= 0, 32600, 32700)
 
 
 @cache
@@ -103,8 +107,10 @@ def centered_cell(area: BaseGeometry, epsg: int, chip_px: int) -> Cell:
     return corner_cell(epsg, _snap(left), _snap(top), chip_px)
 
 
-def corner_cell(epsg: int, left_m: float, top_m: float, chip_px: int) -> Cell:
-    """The cell with a given upper left corner, on any grid."""
+def corner_cell(
+    epsg: int, left_m: float, top_m: float, chip_px: int, *, center_lonlat: tuple[float, float] | None = None
+) -> Cell:
+    """The cell with a given upper left corner, on any grid; its centre is computed where it is not given."""
     half = chip_px * PIXEL_M / 2
     return Cell(
         cell_id=f"{epsg}-x{round(left_m):07d}-y{round(top_m):07d}",
@@ -112,7 +118,7 @@ def corner_cell(epsg: int, left_m: float, top_m: float, chip_px: int) -> Cell:
         left_m=left_m,
         top_m=top_m,
         size_px=chip_px,
-        center_lonlat=transformer(epsg, 4326).transform(left_m + half, top_m - half),
+        center_lonlat=center_lonlat or transformer(epsg, 4326).transform(left_m + half, top_m - half),
     )
 
 
@@ -194,6 +200,18 @@ def zone_box(epsg: int) -> BaseGeometry:
     return shapely.box(meridian - 6.5, -80 if south else 0, meridian + 6.5, 0 if south else 84)
 
 
+def zone_bounds(area: BaseGeometry, epsg: int) -> tuple[float, float, float, float] | None:
+    """Metres. West, south, east and north of an area's part in a zone; None where it has none."""
+    part = area.intersection(zone_box(epsg))
+    if part.is_empty:
+        return None
+    west, south, east, north = part.bounds
+    found: tuple[float, float, float, float] = transformer(4326, epsg).transform_bounds(
+        west, south, east, north, densify_pts=21
+    )
+    return found
+
+
 def lattice_origin_m(epsg: int) -> tuple[int, int]:
     """Metres. (x, y) of the lower left corner of row 0, column 0."""
     return 0, SOUTH_ORIGIN_M if epsg > 32700 else 0
@@ -213,14 +231,10 @@ def lattice_cell(epsg: int, row: int, col: int, *, chip_px: int, center_lonlat: 
 
 
 def _zone_cells(area: BaseGeometry, epsg: int, chip_px: int) -> list[Cell]:
-    part = area.intersection(zone_box(epsg))
-    if part.is_empty:
+    bounds = zone_bounds(area, epsg)
+    if bounds is None:
         return []
-    pitch, (x0, y0) = pitch_m(chip_px), lattice_origin_m(epsg)
-    lon_west, lat_south, lon_east, lat_north = part.bounds
-    west, south, east, north = transformer(4326, epsg).transform_bounds(
-        lon_west, lat_south, lon_east, lat_north, densify_pts=21
-    )
+    pitch, (x0, y0), (west, south, east, north) = pitch_m(chip_px), lattice_origin_m(epsg), bounds
     cols = np.arange(math.floor((west - x0) / pitch) - 1, math.ceil((east - x0) / pitch) + 1)
     rows = np.arange(math.floor((south - y0) / pitch) - 1, math.ceil((north - y0) / pitch) + 1)
     bands = np.array_split(rows, max(1, len(rows) * len(cols) // _MESH))
@@ -234,9 +248,8 @@ def _mesh_cells(
     row, col = (axis.ravel() for axis in np.meshgrid(*mesh, indexing="ij"))
     pitch, half, (x0, y0) = pitch_m(chip_px), chip_px * PIXEL_M / 2, lattice_origin_m(epsg)
     lon, lat = transformer(epsg, 4326).transform(x0 + col * pitch + half, y0 + row * pitch + half)
-    inside = shapely.contains_xy(area, lon, lat)
+    inside = shapely.contains_xy(area, lon, lat) & (utm_epsgs(lon, lat) == epsg)
     return [
         lattice_cell(epsg, r, c, chip_px=chip_px, center_lonlat=(x, y))
         for r, c, x, y in zip(*(axis[inside].tolist() for axis in (row, col, lon, lat)), strict=True)
-        if utm_epsg(x, y) == epsg
     ]

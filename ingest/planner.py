@@ -9,15 +9,16 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from ingest import catalog
+from ingest import antimeridian, catalog
 from ingest.aoi import DateRange
+from ingest.block_grid import block_cells
 from ingest.coverage import duplicates
 from ingest.grid import PIXEL_M, Cell, centered_cell, check_count, corner_cell, footprints, lattice_cells, utm_epsg
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import Request, s1_dates, spacing
 from ingest.scene import Scene, Unusable, parse_scene
-from ingest.split import Split, group_of, leaking, split_of
+from ingest.split import Split, group_of, guarded, leaking, split_of
 from ingest.stacking import Stacking, stack
 from pipeline.errors import UsageError, redact
 
@@ -48,7 +49,13 @@ def make_plan(request: Request) -> IngestPlan:
     inside = footprints(cells, inset_m=PIXEL_M)
     chosen = choose(request, cells, inside, found)
     sides = [_side(cell, request) for cell in cells]
-    leaks = leaking(footprints(cells), [side[1] for side in sides])
+    splits = [side[1] for side in sides]
+    leaks = {
+        **dict.fromkeys(
+            guarded(cells, splits, request.guard_km), f"within {request.guard_km:g} km of validation ground"
+        ),
+        **dict.fromkeys(leaking(footprints(cells), splits), "overlaps validation ground"),
+    }
     labels = _labels_by_cell(inside, found.labels)
     tasks = [
         make_task(one, cells[one.cell], labels=labels[one.cell], side=sides[one.cell])
@@ -114,7 +121,7 @@ def find_scenes(request: Request) -> Found:
 def _scenes(
     request: Request, collections: Sequence[str], *, dates: DateRange, label: bool = False
 ) -> tuple[list[Scene], dict[str, str]]:
-    areas = [area.geometry for area in request.areas]
+    areas = [side for area in request.areas for side in antimeridian.sides(area.geometry)]
     items = catalog.search(request.catalog, collections, areas=areas, dates=dates)
     parsed = [parse_scene(item, label=label, s2_bands=request.s2_bands) for item in items]
     usable = [scene for scene in parsed if isinstance(scene, Scene)]
@@ -133,6 +140,9 @@ def find_cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:
     if request.grid == "utm":
         check_count(areas, request.chip_px)
         found = [cell for area in areas for cell in lattice_cells(area, request.chip_px)]
+    elif request.grid == "blocks":
+        check_count(areas, request.chip_px)
+        found = [cell for area in areas for cell in block_cells(area, request.chip_px, request.block_px)]
     elif request.grid == "aoi":
         found = [centered_cell(area, _area_epsg(area, s2), request.chip_px) for area in areas]
     else:
@@ -150,7 +160,8 @@ def _area_epsg(area: BaseGeometry, s2: Sequence[Scene]) -> int:
     """The UTM zone in which the area's own S2 scenes lie, so that they need no warp; its natural zone otherwise."""
     zones = [scene.grid.epsg for scene in s2 if scene.grid and scene.footprint.covers(area)]
     utm = sorted(epsg for epsg in zones if 32601 <= epsg <= 32760)
-    natural = utm_epsg(*area.centroid.coords[0])
+    lon, lat = antimeridian.joined(area).centroid.coords[0]
+    natural = utm_epsg((lon + 180) % 360 - 180, lat)
     return natural if natural in utm or not utm else max(utm, key=utm.count)
 
 
@@ -182,6 +193,6 @@ def _labels_by_cell(outlines: NDArray[np.object_], labels: Sequence[Scene]) -> d
     return {i: dict(scenes) for i, scenes in found.items()}
 
 
-def _left_out(cells: Sequence[Cell], chosen: Pairing | Stacking, leaks: set[int]) -> tuple[LeftOut, ...]:
-    reasons = {**chosen.cells_left_out, **dict.fromkeys(leaks, "overlaps validation ground")}
+def _left_out(cells: Sequence[Cell], chosen: Pairing | Stacking, leaks: Mapping[int, str]) -> tuple[LeftOut, ...]:
+    reasons = {**chosen.cells_left_out, **leaks}
     return tuple(LeftOut(cell=cells[i], reason=reasons[i]) for i in sorted(reasons))

@@ -7,6 +7,7 @@ from datetime import date, timedelta
 from typing import Literal
 
 from ingest.aoi import Aoi, DateRange
+from ingest.block_grid import check_block
 from ingest.grid import check_chip_px
 from ingest.profiles import Profile
 from ingest.spacing import Spacing
@@ -14,7 +15,7 @@ from pipeline.bands import S2_NAMES
 from pipeline.codec import Codec, Kind
 from pipeline.errors import UsageError
 
-GridKind = Literal["utm", "aoi", "scene"]
+GridKind = Literal["utm", "aoi", "scene", "blocks"]
 OrbitKind = Literal["any", "ascending", "descending"]
 LAST_TRACK = 175
 """Sentinel-1 repeats its ground track after so many orbits."""
@@ -22,7 +23,10 @@ LEVELS = ("l2a", "l1c")
 """Of Sentinel-2, that `--s2` may name."""
 PRODUCTS = ("rtc", "grd")
 """Of Sentinel-1, that `--s1` may name."""
+MOST_GUARD_KM = 200.0
+"""Kilometres. Beyond, distances in the plane of a UTM zone are no longer those on the ground."""
 _UNITS_H = {"h": 1.0, "d": 24.0}
+_UNITS_M = {"m": 1.0, "km": 1000.0}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,15 +70,20 @@ class Request:
     chip_px: int
     """Pixels of 10 m. Side of a chip."""
     grid: GridKind
-    """`utm` fixed lattice, `aoi` one cell centred on each area, `scene` the S2 image's own pixels."""
+    """`utm` fixed lattice, `aoi` one cell centred on each area, `scene` the S2 image's own pixels, `blocks` cells that
+    straddle no COG block of S2's tiles."""
+    block_px: int
+    """Pixels. Side of a COG block of the 10 m bands; 0 on grids that know none."""
     codec: Codec
     """How arrays are encoded in shards."""
     labels: tuple[str, ...]
     """STAC collections of labels that ride along."""
     val_percent: float
     """Percent of the ground that is kept for validation."""
+    guard_km: float
+    """Kilometres that training cells keep from validation ground; at 0 they only do not overlap it."""
     seed: int
-    """Decides which ground that is."""
+    """Decides which ground that is, and which cells are drawn."""
 
 
 def parse_gap(text: str, flag: str) -> float:
@@ -87,6 +96,18 @@ def parse_gap(text: str, flag: str) -> float:
     if not match or not float(match[1]):
         raise UsageError(f"{flag} {text!r}: write days or hours, as 3d or 12h.")
     return float(match[1]) * _UNITS_H[match[2]]
+
+
+def parse_distance(text: str, flag: str) -> float:
+    """Metres of `5km` or `500m`, given to `flag`.
+
+    Raises:
+        UsageError: not a number of metres or kilometres.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(km|m)", text.strip())
+    if not match:
+        raise UsageError(f"{flag} {text!r}: write metres or kilometres, as 500m or 5km.")
+    return float(match[1]) * _UNITS_M[match[2]]
 
 
 def parse_s2(text: str, profile: Profile) -> str:
@@ -162,6 +183,10 @@ def check(request: Request) -> Request:
     ):
         if not 0 <= value <= 100:
             raise UsageError(f"{flag} {value}: a percentage lies between 0 and 100.")
+    if not request.guard_km <= MOST_GUARD_KM:
+        raise UsageError(f"--guard {request.guard_km:g}km: at most {MOST_GUARD_KM:g}km.")
+    if request.grid == "blocks":
+        check_block(request.chip_px, request.block_px)
     if request.frames < 1:
         raise UsageError(f"--frames {request.frames}: a stack has at least one date.")
     if request.widest_gap_hours is not None and request.widest_gap_hours < request.min_gap_hours:

@@ -157,9 +157,11 @@ def make_request(tiny: Tiny) -> Callable[..., Request]:
             "max_nodata_percent": 1.0,
             "chip_px": 24,
             "grid": "utm",
+            "block_px": 0,
             "codec": "b2",
             "labels": (),
             "val_percent": 0.0,
+            "guard_km": 0.0,
             "seed": 0,
         }
         return Request(**{**fields, **changes})

@@ -11,8 +11,8 @@ import pytest
 import shapely
 
 from ingest import planner
-from ingest.aoi import DateRange
-from ingest.grid import corner_cell, footprints
+from ingest.aoi import SPOT_M, DateRange, parse_aoi
+from ingest.grid import corner_cell, footprints, transformer
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
 from ingest.request import Request
@@ -89,6 +89,48 @@ def test_validation_ground_is_not_overlapped_by_training(make_request: Ask, monk
     plan = make_plan(make_request(areas=areas, grid="aoi"))
     assert {task.split for task in plan.tasks} == {"val"}
     assert [item.reason for item in plan.left_out] == ["overlaps validation ground"]
+
+
+def test_a_guard_keeps_training_away(make_request: Ask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three columns of 240 m, the west one for validation: the next one touches it, the last is 240 m away."""
+    west = min(task.cell.left_m for task in make_plan(make_request()).tasks)
+    monkeypatch.setattr(
+        planner, "_side", lambda cell, _: ("b0-c0", "val") if cell.left_m == west else ("b0-c1", "train")
+    )
+    for guard_km, kept in ((0.0, 2), (0.2, 1), (0.24, 1), (0.25, 0)):
+        plan = make_plan(make_request(guard_km=guard_km))
+        assert {task.cell.left_m for task in plan.tasks} == {west + 240.0 * i for i in range(3) if not 0 < i < 3 - kept}
+        assert len(plan.left_out) == 2 * (2 - kept)
+        assert {item.reason for item in plan.left_out} <= {f"within {guard_km:g} km of validation ground"}
+
+
+def test_block_cells_of_a_plan_share_blocks(make_request: Ask) -> None:
+    """The tiny Earth's tile is 33TWN: its corner and 10,240 m further lie on block edges."""
+    plan = make_plan(make_request(grid="blocks", block_px=512))
+    assert plan.tasks
+    for task in plan.tasks:
+        col, row = (task.cell.left_m - 499_980) / 10, (5_300_040 - task.cell.top_m) / 10
+        assert (col % 6, row % 6) == (0, 0)
+        assert int(col) // 512 == int(col + 23) // 512
+        assert int(row) // 512 == int(row + 23) // 512
+
+
+def test_a_chip_on_each_point(make_request: Ask, tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("lon,lat,name\n15.008,47.848,a\n15.0075,47.8478,b\n", encoding="utf-8")
+    areas = parse_aoi(str(tmp_path / "points.csv"), around_m=SPOT_M)
+    plan = make_plan(make_request(areas=areas, grid="aoi"))
+    want = {transformer(4326, 32633).transform(*point) for point in ((15.008, 47.848), (15.0075, 47.8478))}
+    for x, y in {task.cell.center_m for task in plan.tasks}:
+        (near,) = [point for point in want if max(abs(point[0] - x), abs(point[1] - y)) <= 5.1]
+        want.discard(near)
+    assert not want
+
+
+def test_an_area_on_the_antimeridian_has_its_own_zone(make_request: Ask) -> None:
+    (area,) = parse_aoi("179.9,10,-179.95,10.1")
+    assert planner._area_epsg(area.geometry, []) == 32660
+    (area,) = parse_aoi("179.95,10,-179.9,10.1")
+    assert planner._area_epsg(area.geometry, []) == 32601
 
 
 def test_real_pairs_are_the_eight_that_are_known(ask_real: Ask, real_catalog: Path) -> None:

@@ -1,13 +1,17 @@
 """The side of a place: the same in every data set, about the share that was asked for, and no overlap across it."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import shapely
 from hypothesis import given
 from hypothesis import strategies as st
+from pyproj import Geod, Transformer
 
-from ingest.grid import footprints, lattice_cells
-from ingest.split import BLOCK_DEG, group_of, leaking, split_of
+from ingest import antimeridian
+from ingest.grid import Cell, corner_cell, footprints, lattice_cells, transformer
+from ingest.split import BLOCK_DEG, Leakage, gaps_m, group_of, guarded, leakage, leaking, split_of
 
 pytestmark = pytest.mark.ingest
 
@@ -89,3 +93,96 @@ def test_cells_of_two_zones_that_overlap_leak() -> None:
     found = leaking(footprints(cells), sides)  # type: ignore[arg-type]
     assert found
     assert all(sides[i] == "train" for i in found)
+
+
+PLACES = {
+    "two zones": shapely.box(11.93, 47.95, 12.07, 48.03),
+    "the equator": shapely.box(14.95, -0.05, 15.05, 0.05),
+    "the antimeridian": shapely.box(179.94, 10, 180.06, 10.06),
+    "Svalbard": shapely.box(8.7, 77.97, 9.3, 78.03),
+}
+
+
+def _plain_gaps(cells: list[Cell], sides: list[str]) -> list[float]:
+    """From points along every pair of outlines, on the ellipsoid."""
+    geod = Geod(ellps="WGS84")
+
+    def ring(cell: Cell) -> np.ndarray:
+        side = cell.size_px * 10
+        box = shapely.box(cell.left_m, cell.top_m - side, cell.left_m + side, cell.top_m)
+        xy = shapely.get_coordinates(shapely.segmentize(box, side / 8))
+        return np.column_stack(Transformer.from_crs(cell.epsg, 4326, always_xy=True).transform(*xy.T))
+
+    rings = [ring(cell) for cell in cells]
+    found = []
+    for i, one in enumerate(rings):
+        best = np.inf
+        for j, other in enumerate(rings):
+            if sides[i] == "train" and sides[j] == "val":
+                a, b = (axis.ravel() for axis in np.meshgrid(np.arange(len(one)), np.arange(len(other))))
+                best = min(best, geod.inv(*one[a].T, *other[b].T)[2].min())
+        found.append(best)
+    return found
+
+
+@pytest.mark.parametrize("name", PLACES)
+def test_gaps_are_a_plain_loop_on_the_ellipsoid(name: str) -> None:
+    cells = lattice_cells(antimeridian.cut(PLACES[name]), 90)
+    random = np.random.default_rng(3)
+    chosen = [cells[i] for i in random.choice(len(cells), 16, replace=False)]
+    sides: list[Any] = ["val" if i % 4 == 0 else "train" for i in range(16)]
+    assert len({cell.epsg for cell in chosen}) > 1
+    want = np.array(_plain_gaps(chosen, sides))
+    found = gaps_m(chosen, sides, reach_m=1e5)
+    assert np.isinf(found).tolist() == np.isinf(want).tolist()
+    trained = np.isfinite(want)
+    overlapping = found == 0
+    assert (want[overlapping & trained] < 130).all()  # cells that overlap have outlines that cross
+    clear = trained & ~overlapping
+    assert found[clear] == pytest.approx(want[clear], rel=2e-3, abs=60)  # between points an eighth of a side apart
+
+
+@pytest.mark.parametrize("guard_km", [0.5, 2.0, 5.0])
+def test_guarded_cells_are_those_in_reach_and_what_stays_keeps_the_distance(guard_km: float) -> None:
+    cells = lattice_cells(shapely.box(11.93, 47.93, 12.07, 48.03), 150)
+    sides: list[Any] = [split_of(group_of(*cell.center_lonlat), val_percent=20, seed=5) for cell in cells]
+    assert set(sides) == {"train", "val"}
+    out = guarded(cells, sides, guard_km)
+    boxes = footprints(cells)
+    for i, cell in enumerate(cells):
+        if sides[i] == "train":
+            near = min(_flat_km(cell, other) for other, side in zip(cells, sides, strict=True) if side == "val")
+            if abs(near - guard_km) > 0.01:
+                assert (i in out) == (near < guard_km)
+    assert all(sides[i] == "train" for i in out)
+    assert leaking(boxes, sides) <= out
+    kept = [i for i in range(len(cells)) if i not in out]
+    told = leakage([cells[i] for i in kept], [sides[i] for i in kept], [{"s"}] * len(kept), guard_km)
+    assert (told.overlapping, told.within_guard) == (0, 0)
+    assert told.nearest_km is None or told.nearest_km >= guard_km
+
+
+def _flat_km(one: Cell, other: Cell) -> float:
+    plane = transformer(other.epsg, one.epsg)
+    boxes = [shapely.box(c.left_m, c.top_m - c.size_px * 10, c.left_m + c.size_px * 10, c.top_m) for c in (one, other)]
+    moved = shapely.transform(boxes[1], lambda xy: np.column_stack(plane.transform(xy[:, 0], xy[:, 1])))
+    return float(boxes[0].distance(moved)) / 1000
+
+
+def test_without_a_guard_neighbours_stay() -> None:
+    cells = lattice_cells(shapely.box(15.0, 48.0, 15.02, 48.02), 30)
+    sides: list[Any] = ["val" if i % 2 else "train" for i in range(len(cells))]
+    assert guarded(cells, sides, 0.0) == set()
+    assert guarded(cells, ["train"] * len(cells), 5.0) == set()
+    assert guarded([], [], 5.0) == set()
+
+
+def test_leakage_counts_cells_once_and_chips_by_their_scenes() -> None:
+    a, b, c, d = (corner_cell(32633, 500_000.0 + x, 5_300_000.0, 100) for x in (0, 500, 3000, 90_000))
+    cells = [a, a, b, c, d]
+    sides: list[Any] = ["val", "val", "train", "train", "train"]
+    found = leakage(cells, sides, [{"x"}, {"y"}, {"y", "z"}, {"z"}, {"x"}], 2.5)
+    assert found == Leakage(overlapping=1, within_guard=2, nearest_km=0.0, same_scene_percent=pytest.approx(200 / 3))
+    far = leakage([a, d], ["val", "train"], [{"x"}, {"y"}], 0.0)
+    assert far == Leakage(overlapping=0, within_guard=0, nearest_km=None, same_scene_percent=0.0)
+    assert leakage([], [], [], 1.0).same_scene_percent == 0.0
