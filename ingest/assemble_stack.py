@@ -19,8 +19,9 @@ from ingest.quality import QualityReport, judge, make_mask
 from ingest.raster import Coordinates
 from ingest.request import Request, spacing
 from ingest.scene import Scene
-from ingest.sensors import cloud_of, read_labels, read_s2
+from ingest.sensors import cloud_of, read_labels, read_s1, read_s2
 from ingest.spacing import Spacing, chain, lengths
+from pipeline.bands import S1_NAMES
 from pipeline.sample import SampleMeta, StackSample
 
 
@@ -28,14 +29,12 @@ from pipeline.sample import SampleMeta, StackSample
 class _Frame:
     """One date of one cell."""
 
-    scenes: tuple[Scene, ...]
-    """Those that gave a pixel, the main one first."""
-    s2: NDArray[np.uint16]
-    """(C, H, W)."""
+    s2: Image
+    """Digital numbers."""
+    s1: Image | None
+    """dB; None without radar."""
     mask: NDArray[np.uint8]
     """(H, W)."""
-    warped: NDArray[np.bool_]
-    """(C,)."""
     quality: QualityReport
     """The verdict."""
 
@@ -66,11 +65,16 @@ class _Series:
         return [self.good[i] for i in chain(self._times(), self.spacing, wanted) or ()]
 
     def _times(self) -> list[datetime]:
-        return [frame.scenes[0].acquired for frame in self.good]
+        return [frame.s2.scenes[0].acquired for frame in self.good]
 
     def candidate(self, scene: Scene) -> Scene | None:
         """The task's candidate of that name, with what fills it on this cell; None where it has none."""
         return next((one for one in self.task.candidates if one.scene_id == scene.scene_id), None)
+
+    def radar(self, scene: Scene) -> Scene | None:
+        """The S1 scene of the candidate of that name; None without radar."""
+        both = zip(self.task.candidates, self.task.radar, strict=bool(self.task.radar))
+        return next((s1 for s2, s1 in both if s2.scene_id == scene.scene_id), None)
 
     def offer(self, frame: _Frame | Refused) -> None:
         """Take a frame, or count why not."""
@@ -101,20 +105,33 @@ def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterat
 
 
 def _read(scene: Scene, wanting: Sequence[_Series], request: Request, shared: Coordinates) -> None:
+    """Offer a date to the series; the radar is read for those whose optical image is good."""
     cells = [one.task.cell for one in wanting]
     images = compose(
         [one.candidate(scene) or scene for one in wanting],
         lambda part, at: read_s2(part, [cells[i] for i in at], bands=request.s2_bands, shared=shared),
     )
-    for one, image in zip(wanting, images, strict=True):
-        one.offer(image if isinstance(image, Refused) else _frame(image, request))
+    frames: list[_Frame | Refused] = [
+        image if isinstance(image, Refused) else _frame(image, None, request) for image in images
+    ]
+    good = [i for i, frame in enumerate(frames) if isinstance(frame, _Frame) and not frame.quality.reason]
+    partners = {i: s1 for i in good if (s1 := wanting[i].radar(scene))}
+    places = list(partners)
+    radar = compose(
+        list(partners.values()), lambda part, at: read_s1(part, [cells[places[i]] for i in at], shared=shared)
+    )
+    for i, image in zip(places, radar, strict=True):
+        frame = frames[i]
+        if isinstance(frame, _Frame):
+            frames[i] = image if isinstance(image, Refused) else _frame(frame.s2, image, request)
+    for one, frame in zip(wanting, frames, strict=True):
+        one.offer(frame)
 
 
-def _frame(image: Image, request: Request) -> _Frame:
-    mask = make_mask(image.valid, np.ones_like(image.valid), image.scl)
+def _frame(s2: Image, s1: Image | None, request: Request) -> _Frame:
+    mask = make_mask(s2.valid, np.ones_like(s2.valid) if s1 is None else s1.valid, s2.scl)
     limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
-    pixels, quality = image.data.astype("<u2"), judge(mask, cloud_of(image, mask), **limits)
-    return _Frame(scenes=image.scenes, s2=pixels, mask=mask, warped=image.warped, quality=quality)
+    return _Frame(s2=s2, s1=s1, mask=mask, quality=judge(mask, cloud_of(s2, mask), **limits))
 
 
 def _made(series: _Series, request: Request, label: NDArray[np.uint8] | None) -> Made:
@@ -122,9 +139,11 @@ def _made(series: _Series, request: Request, label: NDArray[np.uint8] | None) ->
     quality = _quality(series, frames)
     sample = None
     if not quality.reason:
+        radar = _radar(frames)
         sample = StackSample(
             key=series.task.key,
-            s2=np.stack([frame.s2 for frame in frames]),
+            s2=np.stack([frame.s2.data for frame in frames]).astype("<u2", copy=False),
+            s1=np.stack([s1.data for s1 in radar]).astype("<f4", copy=False) if radar else None,
             mask=np.stack([frame.mask for frame in frames]),
             label=label,
             meta=_meta(series.task, frames, quality, request.s2_bands),
@@ -145,23 +164,32 @@ def _quality(series: _Series, frames: Sequence[_Frame]) -> QualityReport:
     )
 
 
+def _radar(frames: Sequence[_Frame]) -> list[Image]:
+    return [frame.s1 for frame in frames if frame.s1 is not None]
+
+
 def _meta(task: StackTask, frames: Sequence[_Frame], quality: QualityReport, bands: Sequence[str]) -> SampleMeta:
-    scenes = [frame.scenes for frame in frames]
-    warped = np.logical_or.reduce([frame.warped for frame in frames])
+    optical, radar = [frame.s2.scenes for frame in frames], [image.scenes for image in _radar(frames)]
+    warped = np.logical_or.reduce([frame.s2.warped for frame in frames])
+    both = zip(optical, radar, strict=bool(radar))
+    gaps = [abs((s1.acquired - s2.acquired).total_seconds()) / 3600 for (s2, *_), (s1, *_) in both]
+    names = resampled(bands, warped)
+    if radar:
+        names += resampled(S1_NAMES, np.logical_or.reduce([image.warped for image in _radar(frames)]))
     return SampleMeta(
         cell_id=task.cell.cell_id,
         epsg=task.cell.epsg,
         transform=task.cell.transform,
         center_lonlat=task.cell.center_lonlat,
-        acquired=tuple(main.acquired for main, *_ in scenes),
-        s1_acquired=(),
-        scene_ids=scene_names("s2", scenes),
-        gap_hours=None,
-        backscatter=None,
-        orbit_state=None,
+        acquired=tuple(main.acquired for main, *_ in optical),
+        s1_acquired=tuple(main.acquired for main, *_ in radar),
+        scene_ids=scene_names("s2", optical) | (scene_names("s1", radar) if radar else {}),
+        gap_hours=max(gaps, default=None),
+        backscatter=radar[0][0].backscatter if radar else None,
+        orbit_state=radar[0][0].orbit_state if radar else None,
         cloud_fraction=quality.cloud_fraction,
         valid_fraction=quality.valid_fraction,
         shift_px=None,
-        resampled=resampled(bands, warped),
+        resampled=names,
         classes=tuple(sorted({name for scene in task.labels for name in scene.classes})),
     )

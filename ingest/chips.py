@@ -13,8 +13,9 @@ import shapely
 
 from ingest import majortom
 from ingest.grid import footprints
-from ingest.plan import IngestPlan, PairTask, Task, anchor, scene_ids
+from ingest.plan import IngestPlan, PairTask, Task, anchor
 from ingest.receipt import Outcome
+from ingest.scene import Scene
 
 NAME = "chips.parquet"
 _GEO = {
@@ -59,13 +60,15 @@ def to_table(plan: IngestPlan, outcomes: Sequence[Outcome]) -> pa.Table:
 
 def _s2_ids(task: Task) -> str:
     """The S2 scene of a pair and those that fill it; all candidates of a stack."""
-    return (
-        " ".join(part.scene_id for part in task.s2.parts) if isinstance(task, PairTask) else " ".join(scene_ids(task))
-    )
+    return _ids((task.s2,) if isinstance(task, PairTask) else task.candidates)
 
 
 def _s1_ids(task: Task) -> str | None:
-    return " ".join(part.scene_id for part in task.s1.parts) if isinstance(task, PairTask) else None
+    return _ids((task.s1,) if isinstance(task, PairTask) else task.radar) or None
+
+
+def _ids(scenes: Sequence[Scene]) -> str:
+    return " ".join(part.scene_id for scene in scenes for part in scene.parts)
 
 
 _TYPES = {

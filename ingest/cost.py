@@ -126,15 +126,14 @@ def estimate(plan: IngestPlan, given: Assumptions) -> Cost:
 def _values(plan: IngestPlan) -> int:
     """Stored S2 and S1 values of one sample."""
     request = plan.request
-    bands = len(request.s2_bands) * request.frames + (2 if request.kind == "pair" else 0)
-    return bands * request.chip_px**2
+    return (len(request.s2_bands) + (2 if request.s1 else 0)) * request.frames * request.chip_px**2
 
 
 def _chip_bytes(plan: IngestPlan) -> int:
     """Raw bytes of one sample's arrays."""
     request = plan.request
-    s1 = 8 if request.kind == "pair" else 0
-    pixel = request.frames * (2 * len(request.s2_bands) + 1) + s1 + int(plan.has_label)
+    s1 = 8 if request.s1 else 0
+    pixel = request.frames * (2 * len(request.s2_bands) + s1 + 1) + int(plan.has_label)
     return pixel * request.chip_px**2
 
 

@@ -91,7 +91,7 @@ def _layout(plan: IngestPlan) -> dict[str, tuple[tuple[int, ...], tuple[str, ...
     stack = request.kind == "stack"
     lead, axes = ((plan.rows, request.frames), ("sample", "frame")) if stack else ((plan.rows,), ("sample",))
     found = {"s2": ((*lead, len(request.s2_bands), *size), (*axes, "band", "y", "x"))}
-    if not stack:
+    if request.s1:
         found["s1"] = ((*lead, len(S1_NAMES), *size), (*axes, "polarisation", "y", "x"))
     found["mask"] = ((*lead, *size), (*axes, "y", "x"))
     if plan.has_label:
@@ -207,13 +207,13 @@ def coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, Any
 
     def of_pairs() -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
         return {
-            "polarisation": (np.array(S1_NAMES, dtype=object), {}),
             "time": (seconds(lambda task: task.s2.acquired), _EPOCH),
             "s1_time": (seconds(lambda task: task.s1.acquired), _EPOCH),
         }
 
     return {
         "band": (np.array(plan.request.s2_bands, dtype=object), {}),
+        **({"polarisation": (np.array(S1_NAMES, dtype=object), {})} if plan.request.s1 else {}),
         "key": (text(lambda task: task.key), {}),
         "cell_id": (text(lambda task: cell(task).cell_id), {}),
         "split": (text(lambda task: task.split), {}),

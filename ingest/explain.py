@@ -113,7 +113,7 @@ def _stacked(chosen: Stacking) -> dict[str, str]:
     return {
         part.scene_id: f"candidate of stack {number} {of}"
         for number, stack in enumerate(chosen.stacks, 1)
-        for scene in stack.candidates
+        for scene in (*stack.candidates, *stack.radar)
         for part in scene.parts
     }
 

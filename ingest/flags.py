@@ -73,8 +73,8 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     max_gap: Annotated[
         str | None, typer.Option(help="Longest time between S2 and S1 (3d), or between dates of a stack (any).")
     ] = None,
-    orbit: Annotated[Orbit, typer.Option(help="pair: pass direction of S1.")] = Orbit.any,
-    tracks: Annotated[str, typer.Option(help="pair: relative orbits of S1, as 44,117 (all).")] = "",
+    orbit: Annotated[Orbit, typer.Option(help="Pass direction of S1.")] = Orbit.any,
+    tracks: Annotated[str, typer.Option(help="Relative orbits of S1, as 44,117 (all).")] = "",
     one_to_one: Annotated[bool, typer.Option("--one-to-one", help="pair: use each S1 pass of a cell once.")] = False,
     frames: Annotated[int | None, typer.Option(help="stack: dates of each (3, or 4 with --seasons).")] = None,
     min_gap: Annotated[str | None, typer.Option(help="stack: shortest time between two dates, as 12h (20d).")] = None,
@@ -91,7 +91,10 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     ] = Grid.utm,
     block_px: Annotated[int | None, typer.Option(help="blocks: side of a COG block, 512 or 1024 (1024).")] = None,
     s2: Annotated[str, typer.Option(help="l2a, l1c, or the id of a STAC collection.")] = "l2a",
-    s1: Annotated[str, typer.Option(help="Preferred first: rtc (gamma0), grd (geocoded, sigma0).")] = "rtc",
+    s1: Annotated[
+        str | None, typer.Option(help="rtc (gamma0), grd (geocoded, sigma0), preferred first. pair: rtc; stack: none.")
+    ] = None,
+    s1_gap: Annotated[str | None, typer.Option(help="stack: longest time between a date and its S1 (3d).")] = None,
     labels: Annotated[str, typer.Option(help="STAC collections of labels to add, with commas between.")] = "",
     codec: Annotated[CodecName, typer.Option(help="b2: blosc2. npy: raw numpy.")] = CodecName.b2,
     val: Annotated[float, typer.Option(help="Percent of the ground kept for validation.")] = 10.0,
@@ -110,21 +113,26 @@ def _request(  # noqa: PLR0913  one parameter is one flag
         raise UsageError(
             "--frames, --min-gap, --seasons and --bands are for --kind stack. Leave them out, or make stacks."
         )
-    if not pairs and (orbit is not Orbit.any or tracks or one_to_one):
-        raise UsageError("--orbit, --tracks and --one-to-one are for --kind pair. Leave them out, or make pairs.")
+    if pairs and s1_gap is not None:
+        raise UsageError("--s1-gap is for --kind stack; the longest time between S2 and S1 of a pair is --max-gap.")
+    if not pairs and one_to_one:
+        raise UsageError("--one-to-one is for --kind pair. Leave it out, or make pairs.")
+    if not (pairs or s1) and (orbit is not Orbit.any or tracks or s1_gap):
+        raise UsageError("--orbit, --tracks and --s1-gap are about S1. Ask for it with --s1 rtc, or leave them out.")
+    radar_gap = parse_gap(max_gap or "3d", "--max-gap") if pairs else parse_gap(s1_gap or "3d", "--s1-gap")
     return check(
         Request(
             kind=kind.value,
             areas=parse_areas(aoi, around, spots=grid is Grid.aoi),
             dates=parse_dates(dates),
             catalog=catalog,
-            max_gap_hours=parse_gap(max_gap or "3d", "--max-gap") if pairs else 0.0,
+            max_gap_hours=radar_gap if pairs or s1 else 0.0,
             orbit=orbit.value,
             tracks=parse_tracks(tracks),
             one_to_one=one_to_one,
             frames=1 if pairs else frames if frames is not None else 4 if seasons else 3,
             s2=parse_s2(s2, profile_of(catalog)),
-            s1=parse_s1(s1, profile_of(catalog)) if pairs else (),
+            s1=parse_s1(s1 or "rtc", profile_of(catalog)) if pairs or s1 else (),
             min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
             widest_gap_hours=None if pairs or max_gap is None else parse_gap(max_gap, "--max-gap"),
             seasons=seasons,

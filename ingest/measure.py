@@ -27,7 +27,7 @@ class Tally:
     s2: BandStats | None = None
     """Digital numbers; None before the first sample."""
     s1: BandStats | None = None
-    """dB; None before the first pair."""
+    """dB; None before the first sample with radar."""
     samples: int = 0
     """Samples seen."""
 
@@ -37,9 +37,9 @@ class Tally:
         for pixels, mask in _frames(sample):
             valid = (mask & _NOT_GROUND) == 0
             self.s2 = _sum(self.s2, stats.measure(tuple(self.s2_bands), pixels, valid, bin_range=S2_RANGE))
-        if isinstance(sample, PairSample):
-            valid = (sample.mask & MaskBit.S1_NODATA) == 0
-            self.s1 = _sum(self.s1, stats.measure(S1_NAMES, sample.s1, valid, bin_range=S1_RANGE))
+        for radar, mask in _radar_frames(sample):
+            valid = (mask & MaskBit.S1_NODATA) == 0
+            self.s1 = _sum(self.s1, stats.measure(S1_NAMES, radar, valid, bin_range=S1_RANGE))
 
     def merge(self, other: "Tally") -> None:
         """Count all that `other` counted."""
@@ -57,3 +57,11 @@ def _frames(sample: Sample) -> Iterator[tuple[NDArray[np.uint16], NDArray[np.uin
         yield sample.s2, sample.mask
     else:
         yield from zip(sample.s2, sample.mask, strict=True)
+
+
+def _radar_frames(sample: Sample) -> Iterator[tuple[NDArray[np.float32], NDArray[np.uint8]]]:
+    """S1 pixels and mask of every date; none without radar."""
+    if isinstance(sample, PairSample):
+        yield sample.s1, sample.mask
+    elif sample.s1 is not None:
+        yield from zip(sample.s1, sample.mask, strict=True)

@@ -93,7 +93,7 @@ def pair(
         own_grid: only S2 scenes whose pixels are the cell's pixels.
     """
     s2, s1 = scenes
-    barred = {scene.scene_id: reason for scene in s1 if (reason := _barred(scene, rules))}
+    barred = {scene.scene_id: reason for scene in s1 if (reason := barred_by(scene, rules))}
     allowed = [scene for scene in s1 if scene.scene_id not in barred]
     optical, radar = candidates_by_cell(cells, outlines, s2, own_grid=own_grid), radar_by_cell(cells, outlines, allowed)
     pairs: list[Pair] = []
@@ -123,7 +123,7 @@ def candidates(optical: Sequence[Scene], radar: Sequence[Scene], cell: Cell, rul
         cell: the cell.
         rules: what may be a pair.
     """
-    allowed = [scene for scene in radar if not _barred(scene, rules)]
+    allowed = [scene for scene in radar if not barred_by(scene, rules)]
     found: list[Candidate] = []
     for chosen in _choose(optical, allowed, cell, rules):
         others = sorted((s1 for s1 in radar if s1 is not chosen.s1), key=lambda scene: (scene.acquired, scene.scene_id))
@@ -134,26 +134,26 @@ def candidates(optical: Sequence[Scene], radar: Sequence[Scene], cell: Cell, rul
 
 def _choose(optical: Sequence[Scene], radar: Sequence[Scene], cell: Cell, rules: PairRules) -> list[Candidate]:
     """One verdict for each S2 scene: with its S1, or with the nearest one and the reason why they are no pair."""
-    nearest = [_nearest(scene, radar, cell, rules) for scene in optical]
+    found = [nearest(scene, radar, cell, rules) for scene in optical]
     if not rules.one_to_one:
-        return nearest
+        return found
     passes = _passes(radar)
-    table = [[_nearest(scene, members, cell, rules) for members in passes] for scene in optical]
+    table = [[nearest(scene, members, cell, rules) for members in passes] for scene in optical]
     columns = match([[None if one.reason else one.gap_hours for one in row] for row in table])
     return [
-        table[i][j] if j is not None else replace(nearest[i], reason=nearest[i].reason or REUSED)
+        table[i][j] if j is not None else replace(found[i], reason=found[i].reason or REUSED)
         for i, j in enumerate(columns)
     ]
 
 
-def _nearest(s2: Scene, radar: Sequence[Scene], cell: Cell, rules: PairRules) -> Candidate:
+def nearest(s2: Scene, radar: Sequence[Scene], cell: Cell, rules: PairRules) -> Candidate:
     """The S2 scene with its nearest S1 scene."""
     if not radar:
         return Candidate(s2=s2, s1=None, gap_hours=None, reason="no S1")
     gaps = [(_gap_hours(s2, s1), s1) for s1 in radar]
     # One acquisition is in several products, whose times differ by seconds: the asked order decides among them.
-    nearest = min(gap for gap, _ in gaps)
-    limit = min(nearest + SAME_PASS_S / 3600, max(nearest, rules.max_gap_hours))
+    least = min(gap for gap, _ in gaps)
+    limit = min(least + SAME_PASS_S / 3600, max(least, rules.max_gap_hours))
     same = [found for found in gaps if found[0] <= limit]
     collection = same[0][1].collection
     gap, s1 = min(
@@ -172,10 +172,10 @@ def _pair(cell: int, met: Candidate) -> Pair:
 def _rejected(chosen: Candidate, s1: Scene, rules: PairRules) -> Candidate:
     gap = _gap_hours(chosen.s2, s1)
     other = "another S1 is nearer or preferred" if not chosen.reason else chosen.reason
-    return Candidate(s2=chosen.s2, s1=s1, gap_hours=gap, reason=_barred(s1, rules) or _too_far(gap, rules) or other)
+    return Candidate(s2=chosen.s2, s1=s1, gap_hours=gap, reason=barred_by(s1, rules) or _too_far(gap, rules) or other)
 
 
-def _barred(s1: Scene, rules: PairRules) -> str:
+def barred_by(s1: Scene, rules: PairRules) -> str:
     """Why an S1 scene may be in no pair at all; empty where it may."""
     if rules.direction and s1.orbit_state != rules.direction:
         return f"{s1.orbit_state or 'unknown'} pass, {rules.direction} wanted"

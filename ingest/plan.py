@@ -19,6 +19,7 @@ from ingest.scene import Scene
 from ingest.split import Split
 from ingest.stacking import Stack
 from pipeline import record
+from pipeline.bands import S1_NAMES
 
 PART_PX = 2048
 """Pixels of 10 m. A unit is at most this wide: four COG blocks of 512 or two of 1024, so a part shares no block."""
@@ -64,6 +65,8 @@ class StackTask:
     """Where."""
     candidates: tuple[Scene, ...]
     """Optical scenes in order of time; the first good ones that are far enough apart become the frames."""
+    radar: tuple[Scene, ...]
+    """The S1 scene of each candidate; empty without S1."""
     labels: tuple[Scene, ...]
     """Label scenes that cover the cell, nearest in time to the first candidate; at most one a collection."""
     split: Split
@@ -108,7 +111,9 @@ class Unit:
         and the pixels' coordinates. Writing the cube holds the samples, their rows, and those rows encoded. Small
         units, which do not fill the cache, take less.
         """
-        bands, frames = len(request.s2_bands), request.frames
+        # A radar band has twice the bytes of an optical one; those of pairs are within the slack below.
+        radar = 2 * len(S1_NAMES) if request.kind == "stack" and request.s1 else 0
+        bands, frames = len(request.s2_bands) + radar, request.frames
         filled = sum(bool(part.fills) for task in self.tasks for part in scenes_of(task))  # read twice and joined
         reading = (len(self.tasks) + filled) * ((frames - 1) * (2 * bands + 1) + 8 * bands + 17)
         writing = len(self.tasks) * frames * (2 * bands + 1) + self.rows * frames * 4 * bands
@@ -162,8 +167,8 @@ def scene_ids(task: Task) -> tuple[str, ...]:
 
 
 def scenes_of(task: Task) -> tuple[Scene, ...]:
-    """S2 and S1, or all candidates; what fills them is in them."""
-    return task.candidates if isinstance(task, StackTask) else (task.s2, task.s1)
+    """S2 and S1, or all candidates and their S1; what fills them is in them."""
+    return (*task.candidates, *task.radar) if isinstance(task, StackTask) else (task.s2, task.s1)
 
 
 def anchor(task: Task) -> Scene:
@@ -190,14 +195,22 @@ def make_task(
         labels: label scenes that cover the cell, by collection.
         side: group and split of the cell.
     """
-    scenes = found.candidates if isinstance(found, Stack) else (found.s2, found.s1)
+    scenes = (*found.candidates, *found.radar) if isinstance(found, Stack) else (found.s2, found.s1)
     nearest = tuple(
         min(ones, key=lambda scene: (abs(scene.acquired - scenes[0].acquired), scene.scene_id))
         for _, ones in sorted(labels.items())
     )
     key, group, split = task_key(cell, scenes), *side
     if isinstance(found, Stack):
-        return StackTask(key=key, cell=cell, candidates=scenes, labels=nearest, split=split, group=group)
+        return StackTask(
+            key=key,
+            cell=cell,
+            candidates=found.candidates,
+            radar=found.radar,
+            labels=nearest,
+            split=split,
+            group=group,
+        )
     return PairTask(
         key=key,
         cell=cell,

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from ingest import majortom
 from ingest.grid import Cell
-from ingest.plan import IngestPlan, LeftOut, PairTask, StackTask, Task, Unit, scene_ids
+from ingest.plan import IngestPlan, LeftOut, PairTask, StackTask, Task, Unit
 from ingest.request import Request
 from ingest.scene import Scene
 from pipeline import record
@@ -79,6 +79,7 @@ _SCHEMA = pa.schema(
         "s2": _TEXT,
         "s1": _TEXT,
         "candidates": _TEXT,
+        "radar": _TEXT,
         "labels": _TEXT,
     }
 )
@@ -104,7 +105,12 @@ def _task_row(unit: Unit, position: int, task: Task) -> dict[str, Any]:
 
 def _scenes_row(task: Task) -> dict[str, Any]:
     if isinstance(task, StackTask):
-        return {"s2_id": " ".join(scene_ids(task)), "candidates": record.dumps(task.candidates).decode()}
+        return {
+            "s2_id": _ids(task.candidates),
+            "s1_id": _ids(task.radar) if task.radar else None,
+            "candidates": record.dumps(task.candidates).decode(),
+            "radar": record.dumps(task.radar).decode(),
+        }
     return {
         "gap_hours": task.gap_hours,
         "s2_id": task.s2.scene_id,
@@ -112,6 +118,10 @@ def _scenes_row(task: Task) -> dict[str, Any]:
         "s2": record.dumps(task.s2).decode(),
         "s1": record.dumps(task.s1).decode(),
     }
+
+
+def _ids(scenes: Sequence[Scene]) -> str:
+    return " ".join(part.scene_id for scene in scenes for part in scene.parts)
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:
@@ -140,7 +150,7 @@ def _task(row: Mapping[str, Any]) -> Task:
     shared = {"key": row["key"], "cell": _cell(row), "split": row["split"], "group": row["group"]}
     labels = _scenes(row["labels"])
     if row["candidates"] is not None:
-        return StackTask(candidates=_scenes(row["candidates"]), labels=labels, **shared)
+        return StackTask(candidates=_scenes(row["candidates"]), radar=_scenes(row["radar"]), labels=labels, **shared)
     s2, s1 = _scene(row["s2"]), _scene(row["s1"])
     return PairTask(s2=s2, s1=s1, gap_hours=row["gap_hours"], labels=labels, **shared)
 

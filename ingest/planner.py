@@ -82,12 +82,13 @@ def choose(request: Request, cells: Sequence[Cell], outlines: NDArray[np.object_
         found.s2,
         frames=request.frames,
         spacing=spacing(request),
+        radar=(found.s1, pair_rules(request)) if request.s1 else None,
         own_grid=own_grid,
     )
 
 
 def pair_rules(request: Request) -> PairRules:
-    """What may be a pair of `request`."""
+    """What S1 may go with an S2 scene of `request`."""
     return PairRules(
         max_gap_hours=request.max_gap_hours,
         direction=None if request.orbit == "any" else request.orbit,

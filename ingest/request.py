@@ -44,13 +44,13 @@ class Request:
     s2: str
     """STAC collection of Sentinel-2."""
     s1: tuple[str, ...]
-    """STAC collections of Sentinel-1, the preferred first; none for stacks."""
+    """STAC collections of Sentinel-1, the preferred first; none for stacks without radar."""
     max_gap_hours: float
-    """Hours between S2 and S1 of a pair, at most."""
+    """Hours between S2 and its S1, at most; 0 without S1."""
     orbit: OrbitKind
-    """Pass direction of the S1 scenes of pairs."""
+    """Pass direction of S1."""
     tracks: tuple[int, ...]
-    """Relative orbits of the S1 scenes of pairs; empty takes all."""
+    """Relative orbits of S1; empty takes all."""
     one_to_one: bool
     """Whether each S1 acquisition of a cell may be in one pair only."""
     frames: int

@@ -75,7 +75,7 @@ def finish(store: Store, plan: IngestPlan) -> Manifest:
         codec=plan.request.codec,
         members=next((done.members for done in receipts if done.members), ()),
         s2_bands=plan.request.s2_bands,
-        s1_bands=S1_NAMES if plan.request.kind == "pair" else (),
+        s1_bands=S1_NAMES if plan.request.s1 else (),
         chip_px=plan.request.chip_px,
         shards=tuple(shards),
         counts=count(outcomes),

@@ -5,6 +5,7 @@ reason. A cell's overpasses are cut in order of time into as many stacks as can 
 a stack keeps all candidates of its span, because clouds are only seen in the pixels.
 """
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,8 +15,9 @@ from itertools import groupby, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.coverage import candidates_by_cell
+from ingest.coverage import candidates_by_cell, radar_by_cell
 from ingest.grid import Cell
+from ingest.pairing import Candidate, PairRules, barred_by, nearest
 from ingest.scene import Scene
 from ingest.spacing import Spacing, chain, lengths
 
@@ -28,6 +30,8 @@ class Stack:
     """Position of the cell in the sequence that was given."""
     candidates: tuple[Scene, ...]
     """By time; enough of them may follow each other."""
+    radar: tuple[Scene, ...] = ()
+    """The S1 scene of each candidate, all of one track; empty without S1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,7 @@ def stack(
     *,
     frames: int,
     spacing: Spacing,
+    radar: tuple[Sequence[Scene], PairRules] | None = None,
     own_grid: bool = False,
 ) -> Stacking:
     """Cut every cell's overpasses into stacks.
@@ -59,20 +64,40 @@ def stack(
         scenes: usable S2 scenes.
         frames: of a stack.
         spacing: what the frames of a stack must keep to.
+        radar: usable S1 scenes and what may go with an S2 scene, where each frame needs one; all those of a stack are
+            of one track, the one that serves the most dates.
         own_grid: only scenes whose pixels are the cell's pixels.
     """
     stacks: list[Stack] = []
     left_out: dict[int, str] = {}
-    for i, candidates in enumerate(candidates_by_cell(cells, outlines, scenes, own_grid=own_grid)):
+    partners = radar_by_cell(cells, outlines, radar[0]) if radar else [[] for _ in cells]
+    for i, optical in enumerate(candidates_by_cell(cells, outlines, scenes, own_grid=own_grid)):
+        candidates, s1 = _with_radar(optical, partners[i], cells[i], radar[1]) if radar else (optical, [])
         times = tuple(scene.acquired for scene in candidates)
         groups = cut(times, frames, spacing)
-        stacks += [Stack(cell=i, candidates=tuple(candidates[first:stop])) for first, stop in groups]
+        stacks += [Stack(cell=i, candidates=tuple(candidates[a:b]), radar=tuple(s1[a:b])) for a, b in groups]
         if not groups:
-            longest = max(lengths(times, spacing), default=0)
-            left_out[i] = f"{longest} dates, {frames} wanted" if times else "no S2 covers the cell"
-    used = {part.scene_id for one in stacks for scene in one.candidates for part in scene.parts}
-    reasons = {scene.scene_id: "in no stack of any cell" for scene in scenes if scene.scene_id not in used}
+            longest, with_s1 = max(lengths(times, spacing), default=0), " with S1 of one track" if radar else ""
+            left_out[i] = f"{longest} dates{with_s1}, {frames} wanted" if optical else "no S2 covers the cell"
+    used = {part.scene_id for one in stacks for scene in (*one.candidates, *one.radar) for part in scene.parts}
+    offered = (*scenes, *(radar[0] if radar else ()))
+    reasons = {scene.scene_id: "in no stack of any cell" for scene in offered if scene.scene_id not in used}
     return Stacking(stacks=tuple(stacks), cells_left_out=left_out, scenes_left_out=reasons)
+
+
+def _with_radar(
+    optical: Sequence[Scene], radar: Sequence[Scene], cell: Cell, rules: PairRules
+) -> tuple[list[Scene], list[Scene]]:
+    """The S2 scenes that have an S1 scene of the track that serves the most of them, and those S1 scenes."""
+    tracks: dict[tuple[str, int], list[Scene]] = defaultdict(list)
+    for scene in radar:
+        if not barred_by(scene, rules):
+            tracks[scene.orbit_state or "", scene.relative_orbit or 0].append(scene)
+    best: list[Candidate] = []
+    for _, members in sorted(tracks.items()):
+        met = [nearest(scene, members, cell, rules) for scene in optical]
+        best = max(best, [one for one in met if not one.reason], key=len)
+    return [one.s2 for one in best], [one.s1 for one in best if one.s1]
 
 
 @cache  # the cells of a tile mostly have the same dates

@@ -46,7 +46,7 @@ class SampleMeta:
     scene_ids: Mapping[str, tuple[str, ...]]
     """STAC item ids by sensor, one per frame."""
     gap_hours: float | None
-    """Hours from S2 to S1: |t1 - t2|; None without S1."""
+    """Hours from S2 to S1: |t1 - t2|, the longest of a stack; None without S1."""
     backscatter: str | None
     """`gamma0` (terrain-corrected) or `sigma0` (geocoded GRD); None without S1."""
     orbit_state: str | None

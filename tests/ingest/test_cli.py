@@ -19,7 +19,7 @@ pytestmark = pytest.mark.ingest
 SHARED = {
     "--aoi", "--catalog", "--dates", "--max-gap", "--max-cloud", "--max-nodata", "--chip-px", "--grid", "--s1", "--s2",
     "--labels", "--codec", "--val", "--seed", "--kind", "--frames", "--min-gap", "--bands",
-    "--orbit", "--tracks", "--one-to-one", "--seasons",
+    "--orbit", "--tracks", "--one-to-one", "--seasons", "--s1-gap",
     "--around", "--block-px", "--guard",
 }  # fmt: skip
 FLAGS = {
@@ -30,7 +30,8 @@ FLAGS = {
     "make-earth": {"--aoi", "--around", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},
 }
 DEFAULTS = {
-    "max_gap": None, "max_cloud": 20.0, "max_nodata": 1.0, "chip_px": 264, "grid": "utm", "s1": "rtc", "s2": "l2a",
+    "max_gap": None, "max_cloud": 20.0, "max_nodata": 1.0, "chip_px": 264, "grid": "utm", "s1": None,
+    "s1_gap": None, "s2": "l2a",
     "labels": "", "codec": "b2", "val": 10.0, "seed": 0, "dates": None, "kind": "pair", "frames": None,
     "min_gap": None, "bands": None, "orbit": "any", "tracks": "", "one_to_one": False, "seasons": False,
     "around": None, "block_px": None, "guard": "0m",

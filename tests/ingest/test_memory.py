@@ -77,11 +77,12 @@ def test_the_cache_is_the_readers() -> None:
     ("asked", "chip_px", "across"),
     [
         ({}, 120, 16),
+        ({"kind": "stack", "s1": (), "frames": 3}, 120, 8),
         ({"kind": "stack", "frames": 3}, 120, 8),
-        ({"kind": "stack", "frames": 10, "s2_bands": ("B02", "B03", "B04")}, 120, 8),
-        ({"kind": "stack", "frames": 3}, 264, 3),
+        ({"kind": "stack", "s1": (), "frames": 10, "s2_bands": ("B02", "B03", "B04")}, 120, 8),
+        ({"kind": "stack", "s1": (), "frames": 3}, 264, 3),
     ],
-    ids=["pairs", "stacks of all bands", "long stacks", "stacks of wide chips"],
+    ids=["pairs", "stacks of all bands", "stacks with radar", "long stacks", "stacks of wide chips"],
 )
 def test_a_unit_grows_by_what_the_plan_says(
     *,
@@ -98,7 +99,7 @@ def test_a_unit_grows_by_what_the_plan_says(
     scenes = tuple(make_scene(f"S{i}", hours=480.0 * i, grid=grid, assets=assets) for i in range(request.frames))
     radar = make_scene("R", sensor="s1", grid=grid, assets=assets)
     found = (
-        Stack(cell=0, candidates=scenes)
+        Stack(cell=0, candidates=scenes, radar=(radar,) * request.frames if request.s1 else ())
         if request.kind == "stack"
         else Pair(cell=0, s2=scenes[0], s1=radar, gap_hours=0.0)
     )

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,24 @@ import pytest
 import rasterio
 from typer.testing import CliRunner
 
+from ingest import planfile
 from ingest.assemble_stack import _Frame, _Series
 from ingest.build import build, explain
 from ingest.cli import app
 from ingest.cube import open_cube
+from ingest.grid import footprints
+from ingest.mosaic import Image
+from ingest.pairing import PairRules
 from ingest.plan import StackTask
 from ingest.planner import make_plan
 from ingest.quality import QualityReport
 from ingest.request import Request, spacing
+from ingest.spacing import Spacing
+from ingest.stacking import stack
 from pipeline import index, manifest, record
 from pipeline.codec import decode
 from pipeline.errors import UsageError
-from pipeline.sample import StackSample, validate
+from pipeline.sample import PairSample, Sample, StackSample, validate
 from pipeline.store import Store
 
 pytestmark = pytest.mark.ingest
@@ -44,10 +50,17 @@ def built(asked: Request, tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 def samples(store: Store) -> dict[str, StackSample]:
+    found = {}
+    for sample in _decoded(store):
+        assert isinstance(sample, StackSample)
+        found[sample.key] = sample
+    return found
+
+
+def _decoded(store: Store) -> Iterator[Sample]:
     known = manifest.load(store)
     table = manifest.load_index(store, known)
     names = [spec.name for spec in known.members] + ["json"]
-    found = {}
     for row in table.to_pylist():
         members = {}
         for name in names:
@@ -56,11 +69,9 @@ def samples(store: Store) -> dict[str, StackSample]:
             assert index.crc32c(data) == row[f"{name}_crc32c"]
             members[name if name == "json" else f"{name}.{known.codec}"] = data
         sample = decode(row["key"], members, kind=known.kind, specs=known.members)
-        assert isinstance(sample, StackSample)
         validate(sample)
         assert row["time"] == sample.meta.acquired[0]
-        found[row["key"]] = sample
-    return found
+        yield sample
 
 
 def tree(store: Store) -> dict[str, str]:
@@ -155,17 +166,19 @@ def test_a_date_too_near_the_last_good_one_is_not_looked_at(
     make_request: Ask, make_scene: Callable[..., Any], make_cell: Callable[..., Any]
 ) -> None:
     scenes = tuple(make_scene(f"S{day}", hours=24.0 * day) for day in (0, 1, 30, 60))
-    task = StackTask(key="k", cell=make_cell(), candidates=scenes, labels=(), split="train", group="g")
+    task = StackTask(key="k", cell=make_cell(), candidates=scenes, radar=(), labels=(), split="train", group="g")
     asked = make_request(kind="stack", frames=2, min_gap_hours=480.0)
     good = QualityReport(valid_fraction=1.0, cloud_fraction=0.0, reason="")
-    pixels = np.ones((3, 24, 24), np.uint16)
+    pixels, plain = np.ones((3, 24, 24), np.uint16), np.zeros((24, 24), np.uint8)
     series = _Series(task=task, spacing=spacing(asked))
     assert series.wants(scenes[0], asked)
     for scene, wanted in zip(scenes, (True, False, True, False), strict=True):
         assert series.wants(scene, asked) == wanted
         if wanted:
-            frame = {"scenes": (scene,), "s2": pixels, "mask": pixels[0].astype(np.uint8), "warped": np.zeros(3, bool)}
-            series.offer(_Frame(**frame, quality=good))
+            image = Image(
+                data=pixels, valid=plain == 0, warped=np.zeros(3, bool), scl=None, cloud_percent=None, scenes=(scene,)
+            )
+            series.offer(_Frame(s2=image, s1=None, mask=plain, quality=good))
     assert not series.wants(make_scene("stranger", hours=9999.0), asked)
 
 
@@ -179,6 +192,65 @@ def test_dates_further_apart_than_allowed_make_no_stack(make_request: Ask, tmp_p
     made = samples(Store.at(str(tmp_path)))
     assert made
     assert all((last - first).days <= 11 for first, last in (sample.meta.acquired for sample in made.values()))
+
+
+def test_radar_of_a_stack_is_that_of_the_pairs_of_its_dates(make_request: Ask, tmp_path: Path) -> None:
+    """The same scenes through the other kind of sample: six hours, twelve and two days from S2."""
+    loose = {"max_cloud_percent": 100.0, "max_nodata_percent": 100.0}
+    build(make_request(**loose), str(tmp_path / "pairs"), workers=0)
+    decoded = _decoded(Store.at(str(tmp_path / "pairs")))
+    pairs = {(one.meta.cell_id, one.meta.acquired[0]): one for one in decoded if isinstance(one, PairSample)}
+    asked = make_request(**loose, kind="stack", frames=3, min_gap_hours=24.0)
+    store = Store.at(str(tmp_path / "stacks"))
+    build(asked, store.url, workers=0)
+    assert manifest.load(store).s1_bands == ("VV", "VH")
+    made = samples(store)
+    assert made
+    for sample in made.values():
+        assert sample.s1 is not None
+        of_date = [pairs[sample.meta.cell_id, when] for when in sample.meta.acquired]
+        assert np.array_equal(sample.s1, np.stack([pair.s1 for pair in of_date]), equal_nan=True)
+        assert np.array_equal(sample.mask, np.stack([pair.mask for pair in of_date]))
+        assert sample.meta.s1_acquired == tuple(pair.meta.s1_acquired[0] for pair in of_date)
+        assert sample.meta.gap_hours == max(pair.meta.gap_hours for pair in of_date) == 48.0
+    cube = open_cube(store)
+    assert cube["s1"].dims == ("sample", "frame", "polarisation", "y", "x")
+    row = int(np.flatnonzero(cube["accepted"].values)[0])
+    assert np.array_equal(cube["s1"][row].values, made[str(cube["key"][row].values)].s1, equal_nan=True)
+    assert manifest.load_stats(store).s1 is not None
+
+
+def test_dates_without_radar_near_enough_are_no_candidates(make_request: Ask) -> None:
+    near = make_plan(make_request(kind="stack", frames=2, min_gap_hours=24.0, max_gap_hours=12.0))
+    assert {len(task.candidates) for task in near.tasks} == {2}
+    assert all(len(task.radar) == len(task.candidates) for task in near.tasks)
+    assert planfile.from_parquet(planfile.to_parquet(near)) == near
+    assert {"S2-2", "S1-2"} <= set(near.scenes_left_out)
+    for rules, said in (({"max_gap_hours": 6.0}, "1 dates with S1 of one track"), ({"orbit": "descending"}, "0 dates")):
+        none = make_plan(make_request(kind="stack", frames=2, min_gap_hours=24.0, **rules))
+        assert all(said in item.reason for item in none.left_out)
+
+
+def test_the_track_that_serves_the_most_dates_wins(
+    make_scene: Callable[..., Any], make_cell: Callable[..., Any]
+) -> None:
+    cell = make_cell()
+    s2 = [make_scene(f"S{day}", hours=24.0 * day) for day in (0, 10, 20)]
+    tracks = {44: (1, 241, 400), 117: (2, 242, 482), 15: (3,)}
+    s1 = [
+        make_scene(f"R{track}-{hours}", sensor="s1", hours=float(hours), relative_orbit=track)
+        for track, when in tracks.items()
+        for hours in when
+    ]
+    made = stack(
+        [cell],
+        footprints([cell], inset_m=10),
+        s2,
+        frames=3,
+        spacing=Spacing(min_gap_hours=24.0),
+        radar=(s1, PairRules(max_gap_hours=12.0)),
+    )
+    assert [scene.scene_id for scene in made.stacks[0].radar] == ["R117-2", "R117-242", "R117-482"]
 
 
 def test_a_request_that_cannot_be_met_says_why(make_request: Ask, tmp_path: Path) -> None:
