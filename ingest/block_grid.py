@@ -87,6 +87,15 @@ def blocks_at(epsg: Numbers, x: NDArray[np.float64], y: NDArray[np.float64], blo
     return [Block(*place) for place in zip(*columns, strict=True)]
 
 
+def corners_at(
+    epsg: Numbers, x: NDArray[np.float64], y: NDArray[np.float64], sizes_px: tuple[int, int]
+) -> tuple[Numbers, Numbers, NDArray[np.bool_]]:
+    """Left and top (metres) of the cells that hold positions (metres of their zones), and whether any does."""
+    equator = _equator_m(epsg)
+    (left, in_row), (down, in_column) = (_start_m(distance, sizes_px) for distance in (x, equator - y))
+    return left, equator - down, in_row & in_column
+
+
 def cells_of(block: Block, area: BaseGeometry, chip_px: int, block_px: int) -> list[Cell]:
     """The cells of one block whose centre lies in `area` and in the zone, from north to south and west to east."""
     side = block_px * PIXEL_M
@@ -103,6 +112,19 @@ def _begin_m(distance_m: NDArray[np.float64]) -> Numbers:
     """Metres. Where the tile that has the ground at a distance begins, both counted as in `_edge_m`."""
     square = np.floor(distance_m / SQUARE_M).astype(np.int64)
     return _edge_m(square + (distance_m >= _edge_m(square + 1)))
+
+
+def _start_m(distance_m: NDArray[np.float64], sizes_px: tuple[int, int]) -> tuple[Numbers, NDArray[np.bool_]]:
+    """Metres. Where the cell at a distance begins, counted as in `_edge_m`, and whether there is one."""
+    (chip_px, block_px), begin = sizes_px, _begin_m(distance_m)
+    at = np.floor((distance_m - begin) / PIXEL_M).astype(np.int64)
+    end = (_edge_m(-(-begin // SQUARE_M) + 1) - begin) // PIXEL_M
+    block = at // block_px
+    first = -(-block * block_px // _STEP_PX) * _STEP_PX
+    pitch = pitch_m(chip_px) // PIXEL_M
+    start = first + (at - first) // pitch * pitch
+    held = (at >= first) & (at < start + chip_px) & (start + chip_px <= np.minimum((block + 1) * block_px, end))
+    return begin + start * PIXEL_M, held
 
 
 def _length_px(begin_m: int) -> int:

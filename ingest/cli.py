@@ -56,12 +56,12 @@ def plan(
     from ingest import explain as explaining
     from ingest import facts, plan_page
     from ingest.cost import Assumptions, estimate
-    from ingest.planner import find_cells, find_scenes, make_plan
+    from ingest.planner import make_plan, survey
     from pipeline.store import Store
 
     if explain:
-        found = find_scenes(request)
-        cell = explaining.find_cell(find_cells(request, found.s2), explain)
+        found, cells = survey(request)
+        cell = explaining.find_cell(cells, explain)
         verdicts = explaining.explain(request, cell, found)
         told = facts.of_cell(cell, verdicts)
         typer.echo(json.dumps(told) if as_json else "\n".join(explaining.lines(cell, verdicts)))

@@ -23,6 +23,16 @@ class Grid(StrEnum):
     blocks = "blocks"
 
 
+class Sampler(StrEnum):
+    """How cells are drawn."""
+
+    grid = "grid"
+    land = "land"
+    classes = "classes"
+    points = "points"
+    blocks = "blocks"
+
+
 class Kind(StrEnum):
     """What a sample is."""
 
@@ -90,6 +100,22 @@ def _request(  # noqa: PLR0913  one parameter is one flag
         ),
     ] = Grid.utm,
     block_px: Annotated[int | None, typer.Option(help="blocks: side of a COG block, 512 or 1024 (1024).")] = None,
+    sample: Annotated[int | None, typer.Option(help="Draw so many of the area's cells, by --seed (all).")] = None,
+    sampler: Annotated[
+        Sampler | None,
+        typer.Option(
+            help="grid: any cell; land: by weight; classes: so many of each class; points: round places; "
+            "blocks: whole COG blocks (grid)."
+        ),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(
+            help="land: polygons, or a raster of weights. classes: a raster of classes. points: a list of points."
+        ),
+    ] = None,
+    shares: Annotated[str | None, typer.Option(help="classes: share of each, as 1=0.5,2=0.5 (equal).")] = None,
+    spread: Annotated[str | None, typer.Option(help="points: standard deviation round each, as 50km.")] = None,
     s2: Annotated[str, typer.Option(help="l2a, l1c, or the id of a STAC collection.")] = "l2a",
     s1: Annotated[
         str | None, typer.Option(help="rtc (gamma0), grd (geocoded, sigma0), preferred first. pair: rtc; stack: none.")
@@ -104,7 +130,17 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     """The flags that decide which bytes are written, as one value."""
     from ingest.aoi import parse_dates
     from ingest.profiles import profile_of
-    from ingest.request import Request, check, parse_bands, parse_distance, parse_gap, parse_s1, parse_s2, parse_tracks
+    from ingest.request import (
+        Request,
+        check,
+        parse_bands,
+        parse_distance,
+        parse_gap,
+        parse_s1,
+        parse_s2,
+        parse_sampling,
+        parse_tracks,
+    )
 
     pairs = kind is Kind.pair
     if block_px is not None and grid is not Grid.blocks:
@@ -142,6 +178,9 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             chip_px=chip_px,
             grid=grid.value,
             block_px=(block_px or 1024) if grid is Grid.blocks else 0,
+            sampling=parse_sampling(
+                sample, sampler.value if sampler else None, weights=weights, shares=shares, spread=spread
+            ),
             codec=codec.value,
             labels=tuple(name.strip() for name in labels.split(",") if name.strip()),
             val_percent=val,

@@ -162,13 +162,18 @@ def ground_m2(area: BaseGeometry) -> float:
     return float(flat.area) * EARTH_RADIUS_M**2
 
 
+def count_of(area: BaseGeometry, chip_px: int) -> float:
+    """About how many cells of the lattice an area has."""
+    return ground_m2(area) / pitch_m(chip_px) ** 2
+
+
 def check_count(areas: Sequence[BaseGeometry], chip_px: int) -> None:
     """Refuse a lattice of more cells than a driver can hold.
 
     Raises:
         UsageError: about how many there would be.
     """
-    count = ground_m2(shapely.union_all(areas)) / pitch_m(chip_px) ** 2
+    count = count_of(shapely.union_all(areas), chip_px)
     if count > MOST_CELLS:
         raise UsageError(
             f"the area has about {count:,.0f} cells of {chip_px} pixels; a request holds {MOST_CELLS:,} at most. "
@@ -228,6 +233,27 @@ def lattice_cell(epsg: int, row: int, col: int, *, chip_px: int, center_lonlat: 
         size_px=chip_px,
         center_lonlat=center_lonlat,
     )
+
+
+def lattice_corners_at(
+    epsg: NDArray[np.int64], x: NDArray[np.float64], y: NDArray[np.float64], chip_px: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Left and top (metres) of the lattice cells that hold positions (metres of their zones), and whether any does."""
+    pitch, y0 = pitch_m(chip_px), np.where(epsg > 32700, SOUTH_ORIGIN_M, 0)
+    left = np.floor(x / pitch).astype(np.int64) * pitch
+    bottom = np.floor((y - y0) / pitch).astype(np.int64) * pitch + y0
+    return left, bottom + chip_px * PIXEL_M, np.ones(len(x), dtype=bool)
+
+
+def cell_at(
+    epsg: int, corner_m: tuple[int, int], chip_px: int, *, center_lonlat: tuple[float, float], on_lattice: bool
+) -> Cell:
+    """The cell with a given upper left corner, under its lattice's name if it is one of it."""
+    (left, top), pitch = corner_m, pitch_m(chip_px)
+    if not on_lattice:
+        return corner_cell(epsg, float(left), float(top), chip_px, center_lonlat=center_lonlat)
+    row = (top - chip_px * PIXEL_M - lattice_origin_m(epsg)[1]) // pitch
+    return lattice_cell(epsg, row, left // pitch, chip_px=chip_px, center_lonlat=center_lonlat)
 
 
 def _zone_cells(area: BaseGeometry, epsg: int, chip_px: int) -> list[Cell]:

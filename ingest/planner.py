@@ -17,6 +17,7 @@ from ingest.grid import PIXEL_M, Cell, centered_cell, check_count, corner_cell, 
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import Request, s1_dates, spacing
+from ingest.sampling import draw, search_boxes
 from ingest.scene import Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, guarded, leaking, split_of
 from ingest.stacking import Stacking, stack
@@ -44,8 +45,7 @@ def make_plan(request: Request) -> IngestPlan:
         CatalogError: the catalog does not answer.
         UsageError: there is no scene, or no cell, for the request.
     """
-    found = find_scenes(request)
-    cells = find_cells(request, found.s2)
+    found, cells = survey(request)
     inside = footprints(cells, inset_m=PIXEL_M)
     chosen = choose(request, cells, inside, found)
     sides = [_side(cell, request) for cell in cells]
@@ -97,22 +97,29 @@ def pair_rules(request: Request) -> PairRules:
     )
 
 
-def find_scenes(request: Request) -> Found:
-    """What the catalog has for the request.
+def survey(request: Request) -> tuple[Found, list[Cell]]:
+    """What the catalog has for the request, and the request's cells.
 
     Raises:
         CatalogError: it does not answer.
-        UsageError: it has nothing.
+        UsageError: it has nothing, or there is no cell.
     """
-    s2, unusable = _scenes(request, (request.s2,), dates=request.dates)
-    s1, more = _scenes(request, request.s1, dates=s1_dates(request)) if request.s1 else ([], {})
+    drawn = draw(request, request.sampling) if request.sampling else []
+    found = _find_scenes(request, drawn)
+    return found, drawn or find_cells(request, found.s2)
+
+
+def _find_scenes(request: Request, drawn: Sequence[Cell]) -> Found:
+    areas = search_boxes(drawn) or [side for area in request.areas for side in antimeridian.sides(area.geometry)]
+    s2, unusable = _scenes(request, (request.s2,), areas=areas, dates=request.dates)
+    s1, more = _scenes(request, request.s1, areas=areas, dates=s1_dates(request)) if request.s1 else ([], {})
     if not s2 and not unusable:
         raise UsageError(
             f"no {request.s2} scene in {redact(request.catalog)} touches the area within "
             f"{request.dates.stac() or 'all time'}. Check --aoi (longitude first), --dates, --catalog and --s2."
         )
     everything = DateRange(start=None, end=None)
-    labels = _scenes(request, request.labels, dates=everything, label=True)[0] if request.labels else []
+    labels = _scenes(request, request.labels, areas=areas, dates=everything, label=True)[0] if request.labels else []
     order = {name: i for i, name in enumerate(request.s1)}
     return Found(
         s2=s2, s1=sorted(s1, key=lambda scene: order[scene.collection]), labels=labels, unusable={**unusable, **more}
@@ -120,9 +127,13 @@ def find_scenes(request: Request) -> Found:
 
 
 def _scenes(
-    request: Request, collections: Sequence[str], *, dates: DateRange, label: bool = False
+    request: Request,
+    collections: Sequence[str],
+    *,
+    areas: Sequence[BaseGeometry],
+    dates: DateRange,
+    label: bool = False,
 ) -> tuple[list[Scene], dict[str, str]]:
-    areas = [side for area in request.areas for side in antimeridian.sides(area.geometry)]
     items = catalog.search(request.catalog, collections, areas=areas, dates=dates)
     parsed = [parse_scene(item, label=label, s2_bands=request.s2_bands) for item in items]
     usable = [scene for scene in parsed if isinstance(scene, Scene)]

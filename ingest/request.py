@@ -2,13 +2,14 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
 from ingest.aoi import Aoi, DateRange
 from ingest.block_grid import check_block
-from ingest.grid import check_chip_px
+from ingest.grid import MOST_CELLS, check_chip_px
 from ingest.profiles import Profile
 from ingest.spacing import Spacing
 from pipeline.bands import S2_NAMES
@@ -27,6 +28,27 @@ MOST_GUARD_KM = 200.0
 """Kilometres. Beyond, distances in the plane of a UTM zone are no longer those on the ground."""
 _UNITS_H = {"h": 1.0, "d": 24.0}
 _UNITS_M = {"m": 1.0, "km": 1000.0}
+
+
+SamplerKind = Literal["grid", "land", "classes", "points", "blocks"]
+MOST_SPREAD_M = 1_000_000
+"""Metres."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How some of an area's cells are drawn."""
+
+    count: int
+    """Cells."""
+    sampler: SamplerKind
+    """`grid` all alike, `land` by weight, `classes` so many of each, `points` round places, `blocks` block by block."""
+    weights: str
+    """The sampler's file, as it was given; empty for those without."""
+    shares: Mapping[str, float]
+    """Of each class, in any unit; empty for equal shares of those that occur."""
+    spread_m: float
+    """Metres. Standard deviation round a point, to the east and to the north; 0 for samplers without points."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +96,8 @@ class Request:
     straddle no COG block of S2's tiles."""
     block_px: int
     """Pixels. Side of a COG block of the 10 m bands; 0 on grids that know none."""
+    sampling: Sampling | None
+    """Which of the cells; all of them without."""
     codec: Codec
     """How arrays are encoded in shards."""
     labels: tuple[str, ...]
@@ -108,6 +132,61 @@ def parse_distance(text: str, flag: str) -> float:
     if not match:
         raise UsageError(f"{flag} {text!r}: write metres or kilometres, as 500m or 5km.")
     return float(match[1]) * _UNITS_M[match[2]]
+
+
+def parse_sampling(
+    count: int | None, sampler: SamplerKind | None, *, weights: str | None, shares: str | None, spread: str | None
+) -> Sampling | None:
+    """What `--sample` and its companions say.
+
+    Raises:
+        UsageError: a companion is missing, or one too many is there.
+    """
+    if count is None:
+        if (sampler, weights, shares, spread) == (None, None, None, None):
+            return None
+        raise UsageError("--sampler, --weights, --shares and --spread say how to draw: add --sample N, or drop them.")
+    sampler = sampler or "grid"
+    if not 1 <= count <= MOST_CELLS:
+        raise UsageError(f"--sample {count}: from 1 to {MOST_CELLS:,} cells.")
+    _check_companions(sampler, {"--weights": weights, "--shares": shares, "--spread": spread})
+    return Sampling(
+        count=count,
+        sampler=sampler,
+        weights=weights or "",
+        shares=parse_shares(shares or ""),
+        spread_m=parse_distance(spread, "--spread") if spread else 0.0,
+    )
+
+
+def _check_companions(sampler: SamplerKind, given: Mapping[str, str | None]) -> None:
+    needed, allowed = {
+        "grid": ((), ()),
+        "blocks": ((), ()),
+        "land": (("--weights",), ("--weights",)),
+        "classes": (("--weights",), ("--weights", "--shares")),
+        "points": (("--weights", "--spread"), ("--weights", "--spread")),
+    }[sampler]
+    missing = [flag for flag in needed if not given[flag]]
+    extra = [flag for flag, value in given.items() if value is not None and flag not in allowed]
+    if missing:
+        raise UsageError(f"--sampler {sampler} needs {' and '.join(missing)}.")
+    if extra:
+        raise UsageError(f"--sampler {sampler} takes no {' or '.join(extra)}. Leave them out, or take another sampler.")
+
+
+def parse_shares(text: str) -> dict[str, float]:
+    """Share by class of `1=0.5,2=0.25`.
+
+    Raises:
+        UsageError: not such a list, a class twice, or a share that is not above 0.
+    """
+    pairs = [part.strip() for part in text.split(",") if part.strip()]
+    matches = [re.fullmatch(r"(\d+)=(\d+(?:\.\d+)?)", pair) for pair in pairs]
+    shares = {str(int(match[1])): float(match[2]) for match in matches if match}
+    if len(shares) < len(pairs) or not all(shares.values()):
+        raise UsageError(f"--shares {text!r}: write each class once with a share above 0, as 1=0.5,2=0.5.")
+    return shares
 
 
 def parse_s2(text: str, profile: Profile) -> str:
@@ -185,6 +264,8 @@ def check(request: Request) -> Request:
             raise UsageError(f"{flag} {value}: a percentage lies between 0 and 100.")
     if not request.guard_km <= MOST_GUARD_KM:
         raise UsageError(f"--guard {request.guard_km:g}km: at most {MOST_GUARD_KM:g}km.")
+    if request.sampling:
+        _check_sampling(request.sampling, request.grid)
     if request.grid == "blocks":
         check_block(request.chip_px, request.block_px)
     if request.frames < 1:
@@ -194,6 +275,15 @@ def check(request: Request) -> Request:
             f"--max-gap of {request.widest_gap_hours:g} h is below --min-gap of {request.min_gap_hours:g} h. Swap them."
         )
     return request
+
+
+def _check_sampling(sampling: Sampling, grid: GridKind) -> None:
+    if grid not in {"utm", "blocks"}:
+        raise UsageError(f"--sample draws cells of --grid utm or blocks; --grid {grid} has none before the catalog.")
+    if sampling.sampler == "blocks" and grid != "blocks":
+        raise UsageError("--sampler blocks draws cells of --grid blocks. Add that grid.")
+    if sampling.sampler == "points" and not 0 < sampling.spread_m <= MOST_SPREAD_M:
+        raise UsageError(f"--spread {sampling.spread_m:g}m: above 0 and at most {MOST_SPREAD_M // 1000}km.")
 
 
 def spacing(request: Request) -> Spacing:

@@ -158,6 +158,7 @@ def make_request(tiny: Tiny) -> Callable[..., Request]:
             "chip_px": 24,
             "grid": "utm",
             "block_px": 0,
+            "sampling": None,
             "codec": "b2",
             "labels": (),
             "val_percent": 0.0,

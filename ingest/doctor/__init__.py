@@ -7,7 +7,7 @@ does not keep the others from being looked at.
 from ingest.cost import Assumptions, estimate
 from ingest.doctor import source, target
 from ingest.doctor.check import Check, failing
-from ingest.planner import Found, find_scenes, make_plan
+from ingest.planner import Found, make_plan, survey
 from ingest.request import Request
 from pipeline.store import Store
 
@@ -17,7 +17,7 @@ def examine(request: Request, out: str, *, workers: int = 2) -> list[Check]:
     checks: list[Check] = []
     found = Found(s2=[], s1=[], labels=[], unusable={})
     with failing(checks, "catalog", "Check --catalog"):
-        found = find_scenes(request)
+        found, _ = survey(request)
         checks += source.check_found(request, found)
     scenes = source.samples(found)
     for scene in scenes:

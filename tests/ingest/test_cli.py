@@ -20,7 +20,7 @@ SHARED = {
     "--aoi", "--catalog", "--dates", "--max-gap", "--max-cloud", "--max-nodata", "--chip-px", "--grid", "--s1", "--s2",
     "--labels", "--codec", "--val", "--seed", "--kind", "--frames", "--min-gap", "--bands",
     "--orbit", "--tracks", "--one-to-one", "--seasons", "--s1-gap",
-    "--around", "--block-px", "--guard",
+    "--around", "--block-px", "--guard", "--sample", "--sampler", "--weights", "--shares", "--spread",
 }  # fmt: skip
 FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--json"},
@@ -34,7 +34,8 @@ DEFAULTS = {
     "s1_gap": None, "s2": "l2a",
     "labels": "", "codec": "b2", "val": 10.0, "seed": 0, "dates": None, "kind": "pair", "frames": None,
     "min_gap": None, "bands": None, "orbit": "any", "tracks": "", "one_to_one": False, "seasons": False,
-    "around": None, "block_px": None, "guard": "0m",
+    "around": None, "block_px": None, "guard": "0m", "sample": None,
+    "sampler": None, "weights": None, "shares": None, "spread": None,
 }  # fmt: skip
 
 

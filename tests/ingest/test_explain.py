@@ -9,7 +9,7 @@ import shapely
 from ingest.explain import Verdict, explain, find_cell, lines
 from ingest.grid import Cell, footprints
 from ingest.plan import scene_ids
-from ingest.planner import Found, find_cells, find_scenes, make_plan
+from ingest.planner import Found, find_cells, make_plan, survey
 from ingest.request import Request
 from ingest.scene import Scene
 from pipeline.errors import UsageError
@@ -19,7 +19,7 @@ Ask = Callable[..., Request]
 
 
 def _explain(request: Request, found: Found | None = None) -> tuple[Cell, dict[str, Verdict]]:
-    found = found or find_scenes(request)
+    found = found or survey(request)[0]
     cell = find_cells(request, found.s2)[0]
     return cell, {one.scene_id: one for one in explain(request, cell, found)}
 
