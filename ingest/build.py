@@ -5,11 +5,11 @@ and is not done again, an unfinished one is done anew and writes the same bytes.
 """
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ingest import cube, planfile, receipt, shards, units
+from ingest import cube, planfile, receipt, search_cache, shards, units
 from ingest.assemble import assemble
 from ingest.assemble_stack import assemble_stacks
 from ingest.heap import keep_freed_memory
@@ -17,7 +17,7 @@ from ingest.plan import IngestPlan, Unit
 from ingest.planner import make_plan
 from ingest.request import Request
 from pipeline import manifest
-from pipeline.errors import UsageError
+from pipeline.errors import UsageError, redact
 from pipeline.manifest import MANIFEST_NAME, Manifest
 from pipeline.store import Store
 
@@ -51,6 +51,7 @@ def build(
     workers: int = 1,
     scheduler: str | None = None,
     progress: Progress | None = None,
+    refresh: bool = False,
 ) -> Manifest:
     """Make the data set of `request` in `out`, or finish it, or find it finished.
 
@@ -60,13 +61,14 @@ def build(
         workers: local processes; 0 works in this one.
         scheduler: address of a dask scheduler to use instead.
         progress: told what happens.
+        refresh: plan anew, from what the catalog says now; for a data set that is not begun.
 
     Raises:
         UsageError: the request has no chip, or `out` holds another data set.
         SourceError: a catalog or an asset failed; what was finished is kept.
     """
     store = Store.at(out)
-    plan = open_plan(store, request)
+    plan = open_plan(store, request, refresh=refresh)
     if store.exists(MANIFEST_NAME):
         built = manifest.load(store)
         _check_plan(store, built.plan_fingerprint, plan)
@@ -96,26 +98,38 @@ def build(
     return shards.finish(store, plan)
 
 
-def open_plan(store: Store, request: Request) -> IngestPlan:
-    """The plan that `store` holds, or a new one, kept there: the catalog is asked once.
+def open_plan(store: Store, request: Request, *, refresh: bool = False) -> IngestPlan:
+    """The plan that `store` holds, or a new one, kept there: the catalog is asked once, or anew to `refresh`.
 
     Raises:
-        UsageError: `store` holds the plan of another request, or the request has no chip.
+        UsageError: `store` holds the plan of another request, or a begun data set to `refresh`, or the request has no
+            chip.
     """
+    if refresh:
+        _forget(store)
+    public = replace(request, catalog=redact(request.catalog))
     if store.exists(planfile.PLAN_NAME):
         plan = planfile.from_parquet(store.read(planfile.PLAN_NAME))
-        if plan.request != request:
+        if plan.request != public:
             raise UsageError(
-                f"{store.url} holds the data set of another request ({_difference(plan.request, request)}). "
+                f"{store.url} holds the data set of another request ({_difference(plan.request, public)}). "
                 "Give another --out, or the same request to go on with it."
             )
         return plan
-    plan = make_plan(request)
+    plan = replace(make_plan(request, kept_in=store), request=public)
     if not plan.units:
         raise UsageError(f"no chip can be made: {explain(plan)}")
     store.publish(planfile.PLAN_NAME, planfile.to_parquet(plan))
     # Another driver may have published its own in between: the last one stands for all.
     return planfile.from_parquet(store.read(planfile.PLAN_NAME))
+
+
+def _forget(store: Store) -> None:
+    """Remove plan and catalog answers, unless chips were made from them."""
+    if store.exists(MANIFEST_NAME) or receipt.done(store):
+        raise UsageError(f"{store.url} is begun: --refresh would change its plan. Give another --out.")
+    for name in (planfile.PLAN_NAME, search_cache.FOLDER):
+        store.remove(name)
 
 
 def explain(plan: IngestPlan) -> str:

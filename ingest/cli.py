@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.flags import Aois, Around, Dates, Json, parse_areas, takes_request
+from ingest.flags import Aois, Around, Dates, Json, Refresh, parse_areas, takes_request
 from pipeline.errors import PretrainError
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def build_shards(
     out: Annotated[str, typer.Option(help="Where the data set goes: a folder or any fsspec URL.")],
     workers: Annotated[int, typer.Option(min=0, help="Local worker processes; 0 works in this one.")] = 2,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
+    refresh: Refresh = False,
     as_json: Json = False,
 ) -> None:
     """Make co-registered chips of an area: a Zarr cube and WebDataset shards. Run again to go on."""
@@ -32,13 +33,13 @@ def build_shards(
     from ingest.progress import BuildProgress
 
     with BuildProgress() as progress:
-        built = build(request, out, workers=workers, scheduler=scheduler, progress=progress)
+        built = build(request, out, workers=workers, scheduler=scheduler, progress=progress, refresh=refresh)
     _report(facts.of_data_set(built, out), as_json=as_json)
 
 
 @app.command()
 @takes_request
-def plan(
+def plan(  # noqa: PLR0913  one parameter is one flag
     request: "Request",
     *,
     out: Annotated[str | None, typer.Option(help="Keep the plan there, and a page of words about it.")] = None,
@@ -50,6 +51,7 @@ def plan(
     usd_per_gb: Annotated[
         float, typer.Option(min=0, help="For the estimate: price of a GB read, about 0.09 afar.")
     ] = 0.0,
+    refresh: Refresh = False,
     as_json: Json = False,
 ) -> None:
     """Say what build-shards would make, what it would cost, and why the rest is left out. Reads no pixel."""
@@ -67,7 +69,7 @@ def plan(
         typer.echo(json.dumps(told) if as_json else "\n".join(explaining.lines(cell, verdicts)))
         return
     given = Assumptions(workers=workers, gbit_s=gbit, usd_per_gb_out=usd_per_gb)
-    made = plan_page.keep(Store.at(out), request, given) if out else make_plan(request)
+    made = plan_page.keep(Store.at(out), request, given, refresh=refresh) if out else make_plan(request)
     _report(facts.of_plan(made, estimate(made, given)), as_json=as_json)
 
 

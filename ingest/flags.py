@@ -65,6 +65,7 @@ Aois = Annotated[
 ]
 Around = Annotated[str | None, typer.Option(help="Points of --aoi become discs of this radius: 5km, 500m.")]
 Dates = Annotated[str | None, typer.Option(help="START/END of the S2 acquisition, both included; .. is open.")]
+Refresh = Annotated[bool, typer.Option("--refresh", help="Ask the catalog anew; for an --out that holds no chips yet.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

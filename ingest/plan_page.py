@@ -18,13 +18,13 @@ _ROWS = 12
 """Of a table; the rest is counted."""
 
 
-def keep(store: Store, request: Request, given: Assumptions) -> IngestPlan:
+def keep(store: Store, request: Request, given: Assumptions, *, refresh: bool = False) -> IngestPlan:
     """The plan that `store` holds, or a new one, kept there with its page.
 
     Raises:
         UsageError: `store` holds the plan of another request, or the request has no chip.
     """
-    plan = open_plan(store, request)
+    plan = open_plan(store, request, refresh=refresh)
     store.publish(NAME, page(plan, estimate(plan, given), given).encode())
     return plan
 

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import shapely
@@ -22,6 +23,7 @@ from ingest.scene import Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, guarded, leaking, split_of
 from ingest.stacking import Stacking, stack
 from pipeline.errors import UsageError, redact
+from pipeline.store import Store
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,14 +40,14 @@ class Found:
     """Reason by scene id."""
 
 
-def make_plan(request: Request) -> IngestPlan:
-    """Search, pair or stack, split and cut into units.
+def make_plan(request: Request, *, kept_in: Store | None = None) -> IngestPlan:
+    """Search, pair or stack, split and cut into units. An API's answers are kept in the run folder `kept_in`.
 
     Raises:
         CatalogError: the catalog does not answer.
         UsageError: there is no scene, or no cell, for the request.
     """
-    found, cells = survey(request)
+    found, cells = survey(request, kept_in)
     inside = footprints(cells, inset_m=PIXEL_M)
     chosen = choose(request, cells, inside, found)
     sides = [_side(cell, request) for cell in cells]
@@ -97,29 +99,30 @@ def pair_rules(request: Request) -> PairRules:
     )
 
 
-def survey(request: Request) -> tuple[Found, list[Cell]]:
-    """What the catalog has for the request, and the request's cells.
+def survey(request: Request, kept_in: Store | None = None) -> tuple[Found, list[Cell]]:
+    """What the catalog has for the request, and the request's cells. An API's answers are kept in `kept_in`.
 
     Raises:
         CatalogError: it does not answer.
         UsageError: it has nothing, or there is no cell.
     """
     drawn = draw(request, request.sampling) if request.sampling else []
-    found = _find_scenes(request, drawn)
+    found = _find_scenes(request, drawn, kept_in)
     return found, drawn or find_cells(request, found.s2)
 
 
-def _find_scenes(request: Request, drawn: Sequence[Cell]) -> Found:
+def _find_scenes(request: Request, drawn: Sequence[Cell], kept_in: Store | None) -> Found:
     areas = search_boxes(drawn) or [side for area in request.areas for side in antimeridian.sides(area.geometry)]
-    s2, unusable = _scenes(request, (request.s2,), areas=areas, dates=request.dates)
-    s1, more = _scenes(request, request.s1, areas=areas, dates=s1_dates(request)) if request.s1 else ([], {})
+    scenes = partial(_scenes, request, areas, kept_in=kept_in)
+    s2, unusable = scenes((request.s2,), dates=request.dates)
+    s1, more = scenes(request.s1, dates=s1_dates(request)) if request.s1 else ([], {})
     if not s2 and not unusable:
         raise UsageError(
             f"no {request.s2} scene in {redact(request.catalog)} touches the area within "
             f"{request.dates.stac() or 'all time'}. Check --aoi (longitude first), --dates, --catalog and --s2."
         )
     everything = DateRange(start=None, end=None)
-    labels = _scenes(request, request.labels, areas=areas, dates=everything, label=True)[0] if request.labels else []
+    labels = scenes(request.labels, dates=everything, label=True)[0] if request.labels else []
     order = {name: i for i, name in enumerate(request.s1)}
     return Found(
         s2=s2, s1=sorted(s1, key=lambda scene: order[scene.collection]), labels=labels, unusable={**unusable, **more}
@@ -128,14 +131,15 @@ def _find_scenes(request: Request, drawn: Sequence[Cell]) -> Found:
 
 def _scenes(
     request: Request,
+    areas: Sequence[BaseGeometry],
     collections: Sequence[str],
     *,
-    areas: Sequence[BaseGeometry],
     dates: DateRange,
+    kept_in: Store | None,
     label: bool = False,
 ) -> tuple[list[Scene], dict[str, str]]:
-    items = catalog.search(request.catalog, collections, areas=areas, dates=dates)
-    parsed = [parse_scene(item, label=label, s2_bands=request.s2_bands) for item in items]
+    parse = partial(parse_scene, label=label, s2_bands=request.s2_bands)
+    parsed = catalog.search(request.catalog, collections, areas=areas, dates=dates, kept_in=kept_in, parse=parse)
     usable = [scene for scene in parsed if isinstance(scene, Scene)]
     reasons = {scene.scene_id: scene.reason for scene in parsed if isinstance(scene, Unusable)}
     again = {} if label else duplicates(usable)

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import TypeVar
 from urllib.parse import parse_qs, urlsplit
 
+from ingest.hrefs import BLOBS, is_signed
 from ingest.profiles import profile_of
 from ingest.transport import TIMEOUT_S, server_time, session
 from pipeline.errors import CatalogError, SourceError, redact
@@ -24,11 +25,6 @@ TOKENS_URL = "https://planetarycomputer.microsoft.com/api/sas/v1/token"
 """Where tokens come from, unless PC_SDK_SAS_URL names another place."""
 EARLY_S = 300.0
 """Seconds before its end at which a token is replaced; of one that lives shorter than twice that, half its life."""
-_BLOBS = ".blob.core.windows.net"
-_SIGNATURES = {
-    "sig", "signature", "x-amz-signature", "x-amz-security-token", "x-goog-signature", "awsaccesskeyid",
-    "googleaccessid", "token", "access_token", "apikey", "api_key", "subscription-key", "key-pair-id",
-}  # fmt: skip
 REFUSED = "refused (403), also with a new token. Set PC_SDK_SUBSCRIPTION_KEY, or ask the host for access"
 """What is said of an asset that a new token does not open."""
 _PAID = {"AWS_REQUEST_PAYER": "requester", "AWS_REGION": "eu-central-1"}
@@ -117,24 +113,6 @@ def options(href: str) -> dict[str, str]:
     return {name: value for name, value in needed.items() if name not in os.environ}
 
 
-def is_signed(href: str) -> bool:
-    """Whether an address carries a signature, a token, or a user's name.
-
-    >>> is_signed("https://host/a.tif?sv=2024&sig=x"), is_signed("https://host/tiles?assets=visual")
-    (True, False)
-    """
-    if "://" not in href:
-        return False
-    parts = urlsplit(href)
-    names = {name.lower() for name in parse_qs(parts.query, keep_blank_values=True)}
-    return bool(names & _SIGNATURES) or "@" in parts.netloc
-
-
-def can_sign(href: str) -> bool:
-    """Whether tokens for an address are to be had here."""
-    return bool(_container(href))
-
-
 def is_refused(address: str) -> bool:
     """Whether a host says that an address may not be read: what a raster library says of that is not reliable."""
     try:
@@ -148,7 +126,7 @@ def _container(href: str) -> str:
     """`account/container` of an Azure blob; empty for anything else."""
     parts = urlsplit(href)
     host, container = parts.hostname or "", parts.path.strip("/").partition("/")[0]
-    return f"{host.removesuffix(_BLOBS)}/{container}" if host.endswith(_BLOBS) and container else ""
+    return f"{host.removesuffix(BLOBS)}/{container}" if host.endswith(BLOBS) and container else ""
 
 
 def _with(href: str, token: Token) -> str:

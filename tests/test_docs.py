@@ -14,7 +14,9 @@ from pipeline.sample import SampleMeta
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted(
-    path for path in ROOT.glob("**/*.md") if not {".venv", ".venv-oracle", ".venv-peers", "runs"} & set(path.parts)
+    path
+    for path in ROOT.glob("**/*.md")
+    if not {".venv", ".venv-oracle", ".venv-peers", ".venv-stac", "runs"} & set(path.parts)
 )
 README = (ROOT / "README.md").read_text()
 FORMAT = (ROOT / "pipeline" / "FORMAT.md").read_text()

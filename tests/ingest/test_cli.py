@@ -23,8 +23,8 @@ SHARED = {
     "--around", "--block-px", "--guard", "--sample", "--sampler", "--weights", "--shares", "--spread",
 }  # fmt: skip
 FLAGS = {
-    "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--json"},
-    "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--json"},
+    "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--refresh", "--json"},
+    "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--refresh", "--json"},
     "doctor": SHARED | {"--out", "--workers", "--json"},
     "verify": {"out", "--deep", "--threads", "--json"},
     "make-earth": {"--aoi", "--around", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},

@@ -14,12 +14,11 @@ import rasterio
 from rasterio.transform import from_origin
 from stac_server import Asked, Server, serving
 
-from ingest import signing, transport
-from ingest.budget import Budget
+from ingest import signing
 from ingest.grid import corner_cell
 from ingest.raster import GDAL_OPTIONS, read_band
 from ingest.scene import Asset
-from ingest.signing import Signer, can_sign, is_signed, options, reading, sign
+from ingest.signing import Signer, options, reading, sign
 from pipeline.errors import CatalogError, ReadError, SourceError
 
 pytestmark = pytest.mark.ingest
@@ -28,11 +27,9 @@ OTHER = "http://account.blob.core.windows.net/other/x.tif"
 
 
 @pytest.fixture
-def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unhurried: None) -> Iterator[Server]:
     """A token server and the blobs of `tmp_path`, for a process without tokens."""
     monkeypatch.setattr(signing, "_signer", Signer())
-    monkeypatch.setattr(transport, "PAUSE_S", 0.01)
-    monkeypatch.setattr(transport, "budget_of", lambda url, profile: Budget(most_per_s=1e6))
     with serving(Server(blobs=tmp_path)) as one:
         monkeypatch.setenv("PC_SDK_SAS_URL", f"{one.url}/api/sas/v1/token")
         monkeypatch.setenv("http_proxy", one.url)
@@ -112,7 +109,6 @@ def test_the_subscription_key_is_sent(server: Server, monkeypatch: pytest.Monkey
 def test_anything_else_is_opened_as_it_is(server: Server, href: str) -> None:
     assert sign(href) == href
     assert reading(href, lambda address: address) == href
-    assert not can_sign(href)
     assert server.asked == []
 
 
@@ -205,25 +201,6 @@ def _headers_of_s3(server: Server, monkeypatch: pytest.MonkeyPatch, href: str, g
 def test_the_environment_wins(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_S3_ENDPOINT", "mirror.example.org")
     assert options("s3://eodata/x.jp2") == {"AWS_VIRTUAL_HOSTING": "FALSE"}
-
-
-@pytest.mark.parametrize(
-    ("href", "signed"),
-    [
-        ("https://h/x.tif?sv=1&sig=a%2Bb", True),
-        ("https://h/x.tif?X-Amz-Signature=a&X-Amz-Date=b", True),
-        ("https://h/x.tif?X-Goog-Signature=a", True),
-        ("https://h/x.tif?AWSAccessKeyId=a&Signature=b&Expires=1", True),
-        ("https://h/x.tif?token=", True),
-        ("https://user:hunter2@h/x.tif", True),
-        ("s3://bucket/x@2.tif", False),
-        ("https://h/x.tif", False),
-        ("https://h/tiles?collection=c&assets=visual", False),
-        ("/a/b?sig=c.tif", False),
-    ],
-)
-def test_what_counts_as_signed(href: str, signed: bool) -> None:
-    assert is_signed(href) is signed
 
 
 def test_tokens_are_not_printed(server: Server) -> None:
