@@ -38,7 +38,7 @@ def assemble(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made
     """The chips of `unit`, in task order.
 
     Raises:
-        ReadError: an asset could not be read.
+        ReadError: an asset could not be read this time. What can never be read rejects its chips.
     """
     shared: Coordinates = {}
     tasks = [task for task in unit.tasks if isinstance(task, PairTask)]
@@ -50,14 +50,20 @@ def assemble(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made
     s1 = compose([task.s1 for task in tasks], lambda scene, at: read_s1(scene, [cells[i] for i in at], shared=shared))
     labels = read_labels(tasks, shared) if with_label else None
     for i, task in enumerate(tasks):
-        yield _made(task, s2[i], s1[i], request, label=None if labels is None else labels[i])
+        yield _made(task, s2[i], s1[i], labels[i] if labels else None, request=request)
 
 
 def _made(
-    task: PairTask, s2: Image | Refused, s1: Image | Refused, request: Request, *, label: NDArray[np.uint8] | None
+    task: PairTask,
+    s2: Image | Refused,
+    s1: Image | Refused,
+    label: NDArray[np.uint8] | Refused | None,
+    *,
+    request: Request,
 ) -> Made:
-    if isinstance(s2, Refused) or isinstance(s1, Refused):
-        return Made(task=task, quality=refused(next(one for one in (s2, s1) if isinstance(one, Refused))), sample=None)
+    if isinstance(s2, Refused) or isinstance(s1, Refused) or isinstance(label, Refused):
+        why = next(one for one in (s2, s1, label) if isinstance(one, Refused))
+        return Made(task=task, quality=refused(why), sample=None)
     mask = make_mask(s2.valid, s1.valid, s2.scl)
     limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
     quality = judge(mask, cloud_of(s2, mask), **limits)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from ingest.assemble import Made, resampled, scene_names
 from ingest.mosaic import Image, Refused, compose
 from ingest.plan import StackTask, Unit
-from ingest.quality import QualityReport, judge, make_mask
+from ingest.quality import QualityReport, judge, make_mask, refused
 from ingest.raster import Coordinates
 from ingest.request import Request, spacing
 from ingest.scene import Scene
@@ -89,7 +89,7 @@ def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterat
     """The stacks of `unit`, in task order.
 
     Raises:
-        ReadError: an asset could not be read.
+        ReadError: an asset could not be read this time. What can never be read rejects its chips.
     """
     shared: Coordinates = {}
     tasks = [task for task in unit.tasks if isinstance(task, StackTask)]
@@ -101,7 +101,7 @@ def assemble_stacks(unit: Unit, request: Request, *, with_label: bool) -> Iterat
             _read(scene, wanting, request, shared)
     labels = read_labels(tasks, shared) if with_label else None
     for i, one in enumerate(series):
-        yield _made(one, request, None if labels is None else labels[i])
+        yield _made(one, request, labels[i] if labels else None)
 
 
 def _read(scene: Scene, wanting: Sequence[_Series], request: Request, shared: Coordinates) -> None:
@@ -134,7 +134,9 @@ def _frame(s2: Image, s1: Image | None, request: Request) -> _Frame:
     return _Frame(s2=s2, s1=s1, mask=mask, quality=judge(mask, cloud_of(s2, mask), **limits))
 
 
-def _made(series: _Series, request: Request, label: NDArray[np.uint8] | None) -> Made:
+def _made(series: _Series, request: Request, label: NDArray[np.uint8] | Refused | None) -> Made:
+    if isinstance(label, Refused):
+        return Made(task=series.task, quality=refused(label), sample=None)
     frames = series.frames(request.frames)
     quality = _quality(series, frames)
     sample = None

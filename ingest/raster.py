@@ -21,6 +21,8 @@ from ingest.blocks import Window as Rows
 from ingest.blocks import strips
 from ingest.faults import GaveUp, patiently
 from ingest.grid import Cell
+from ingest.header import Header, SceneRefused, affine, grid_disagreement, type_disagreement, value_text
+from ingest.power import NotPowerError, check_power
 from ingest.scene import Scene
 from ingest.warp import Centers, Copy, Pixels, copy, locate, sample, spread
 from pipeline.errors import ReadError
@@ -81,15 +83,15 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
         classes: values are classes, never to be averaged.
 
     Raises:
-        ReadError: the file is missing, damaged or without CRS, which is permanent; or its server kept failing.
+        SceneRefused: the file is not what its item says, on no map grid, or radar in another unit.
+        ReadError: the file is missing or damaged, which is permanent; or its server kept failing.
     """
     href = scene.assets[band].href
 
     def read(fresh: bool, address: str) -> Chips:
         options = {**GDAL_OPTIONS, **signing.options(href), **(FRESH_OPTIONS if fresh else {})}
         with rasterio.Env(**options), rasterio.open(address) as dataset:
-            if dataset.crs is None or not (epsg := dataset.crs.to_epsg()):
-                raise ReadError(scene.scene_id, band, href, "the file has no EPSG code", permanent=True)
+            epsg = check(dataset, scene, band)
             a, b, c, d, e, f = dataset.transform[:6]
             places = [locate(cell, epsg, (a, b, c, d, e, f), known=shared) for cell in cells]
             return _read(dataset, places, scene, classes=classes)
@@ -100,6 +102,33 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
         )
     except GaveUp as error:
         raise ReadError(scene.scene_id, band, href, error, permanent=error.permanent) from error
+    except NotPowerError as error:
+        raise SceneRefused(scene.scene_id, band, href, error) from error
+
+
+def check(dataset: rasterio.DatasetReader, scene: Scene, band: str) -> int:
+    """The file's EPSG code, if the file is what its item says; of labels the file's own place holds.
+
+    Raises:
+        SceneRefused: it is not, or it is on no map grid.
+    """
+    asset, epsg = scene.assets[band], dataset.crs.to_epsg() if dataset.crs else None
+    if not epsg:
+        why = "ground control points only: not geocoded" if dataset.gcps[0] else "the file has no EPSG code"
+        raise SceneRefused(scene.scene_id, band, asset.href, why)
+    found = Header(
+        epsg=epsg,
+        transform=affine(dataset.transform),
+        shape_px=dataset.shape,
+        dtype=dataset.dtypes[0],
+        nodata=None if dataset.nodata is None else value_text(dataset.nodata),
+    )
+    wrong = asset.declared and type_disagreement(asset.declared, found)
+    if asset.declared and scene.sensor != "label":
+        wrong = wrong or grid_disagreement(asset.declared, found)
+    if wrong:
+        raise SceneRefused(scene.scene_id, band, asset.href, wrong)
+    return int(epsg)
 
 
 def _read(dataset: rasterio.DatasetReader, places: Sequence[Copy | Pixels], scene: Scene, *, classes: bool) -> Chips:
@@ -162,7 +191,12 @@ def _valid(source: NDArray[Any], scene: Scene, nodata: float | None) -> NDArray[
     """Where the source has data, by rule and not by tag alone: tags are missing in real catalogs.
 
     Sentinel-2: 0 is nodata. Sentinel-1: linear power is above 0, whatever the tag says.
+
+    Raises:
+        NotPowerError: an image of Sentinel-1 has another unit.
     """
+    if scene.sensor == "s1":
+        check_power(source, nodata)
     measured = scene.sensor in {"s1", "s2"}
     valid: NDArray[np.bool_] = source > 0 if measured else np.ones(source.shape, bool)
     if source.dtype.kind == "f":

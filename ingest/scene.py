@@ -16,6 +16,7 @@ from shapely.geometry.base import BaseGeometry
 
 from ingest import antimeridian
 from ingest.grid import Affine6
+from ingest.header import Header, declared, epsg_of
 from ingest.product import identify, utc
 from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
 
@@ -55,6 +56,8 @@ class Asset:
     """Digital numbers. Added to a valid pixel to reach the scale without offset: 0 or -1000 for Sentinel-2."""
     size_bytes: int | None = None
     """Of the whole file; None where the catalog does not say."""
+    declared: Header | None = None
+    """What the item says of the file's header; None where the item is not known."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -165,7 +168,7 @@ def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2
         platform=product.platform,
         generated=product.generated,
         backscatter={"s1": "gamma0" if "rtc" in item["collection"] else "sigma0"}.get(sensor),
-        grid=_grid(item, assets),
+        grid=_grid(assets),
         assets=assets,
         classes=_classes(properties) if label else (),
     )
@@ -222,7 +225,7 @@ def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], needed: Se
         return "no date"
     if not item.get("geometry"):
         return "no footprint"
-    if needed == S1_NAMES and "rtc" not in item["collection"] and not _epsg(item["properties"], {}):
+    if needed == S1_NAMES and "rtc" not in item["collection"] and not epsg_of(item["properties"], {}):
         return "not geocoded: ground control points only"
     return None
 
@@ -230,18 +233,19 @@ def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], needed: Se
 def _assets(item: Item, sensor: str) -> dict[str, Asset]:
     if sensor == "label":
         labels = [asset for asset in item["assets"].values() if "labels" in (asset.get("roles") or ())]
-        return (
-            {"label": Asset(href=labels[0]["href"], dn_offset=0, size_bytes=labels[0].get("file:size"))}
-            if labels
-            else {}
-        )
+        return {"label": _asset(item, labels[0])} if labels else {}
     found: dict[str, Asset] = {}
     for key, asset in item["assets"].items():
         name = _ALIASES.get(key, re.sub(r"_\d+m$", "", key))
         if name in S2_NAMES or name in S1_NAMES or name == "SCL":
             offset = _dn_offset(item["properties"], asset) if name in S2_NAMES else 0
-            found.setdefault(name, Asset(href=asset["href"], dn_offset=offset, size_bytes=asset.get("file:size")))
+            found.setdefault(name, _asset(item, asset, dn_offset=offset))
     return found
+
+
+def _asset(item: Item, asset: Mapping[str, Any], *, dn_offset: int = 0) -> Asset:
+    said = declared(item["properties"], asset)
+    return Asset(href=asset["href"], dn_offset=dn_offset, size_bytes=asset.get("file:size"), declared=said)
 
 
 def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
@@ -261,27 +265,14 @@ def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
     return -1000 if baseline_rank(baseline) >= (4, 0) else 0
 
 
-def _epsg(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int | None:
-    for source in (asset, properties):
-        code = str(source.get("proj:epsg") or source.get("proj:code") or "").removeprefix("EPSG:")
-        if code.isdecimal():
-            return int(code)
-    return None
-
-
-def _grid(item: Item, assets: Mapping[str, Asset]) -> Grid | None:
+def _grid(assets: Mapping[str, Asset]) -> Grid | None:
     """The grid of a 10 m band; the projection extension allows it on the asset or on the item."""
-    names = {asset.href: name for name, asset in assets.items()}
-    by_name = {names[asset["href"]]: asset for asset in item["assets"].values() if asset["href"] in names}
-    asset = by_name.get("B02") or by_name.get("VV") or {}
-    properties = item["properties"]
-    epsg = _epsg(properties, asset)
-    transform = asset.get("proj:transform") or properties.get("proj:transform")
-    shape_px = asset.get("proj:shape") or properties.get("proj:shape")
-    if not (epsg and transform and shape_px):
+    asset = assets.get("B02") or assets.get("VV")
+    said = asset.declared if asset else None
+    if said is None or said.epsg is None or said.transform is None or said.shape_px is None:
         return None
-    a, b, c, d, e, f = (float(value) for value in transform[:6])
-    return Grid(epsg=epsg, transform=(a, b, c, d, e, f), height_px=int(shape_px[0]), width_px=int(shape_px[1]))
+    rows, columns = said.shape_px
+    return Grid(epsg=said.epsg, transform=said.transform, height_px=rows, width_px=columns)
 
 
 def _classes(properties: Mapping[str, Any]) -> tuple[str, ...]:

@@ -2,22 +2,43 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.faults import classify
 from ingest.grid import Cell
-from ingest.mosaic import Block, Image
+from ingest.header import SceneRefused
+from ingest.mosaic import Block, Image, Refused
 from ingest.plan import Task
 from ingest.quality import cloud_share
 from ingest.raster import Coordinates, read_band, read_bands
 from ingest.scene import Scene
 from pipeline.bands import S1_NAMES
-from pipeline.errors import UsageError
+from pipeline.errors import ReadError, UsageError
 
+T = TypeVar("T")
 FLOOR_POWER = 1e-5
 """Linear power. Darker pixels are stored as -50 dB: below the noise of any product."""
+
+
+def attempt(read: Callable[[], T]) -> T | Refused:
+    """What `read` gives, or why the scene cannot be used: its file is gone, damaged, or not what its item says.
+
+    Raises:
+        ReadError: the read failed in a way that may pass.
+    """
+    try:
+        return read()
+    except SceneRefused as error:
+        return error.reason
+    except ReadError as error:
+        if not error.permanent:
+            raise
+        what = "is not there" if classify(error.why) == "gone" else "cannot be decoded"
+        return f"unreadable: {error.band} of {error.scene_id} {what}"
 
 
 def to_db(power: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -32,8 +53,19 @@ def harmonise(dn: NDArray[np.generic], valid: NDArray[np.bool_], dn_offset: int)
     return np.where(valid, shifted, 0).astype(np.uint16)
 
 
-def read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block:
+def read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block | Refused:
     """Optical bands of one scene on `cells`, digital numbers on the scale without offset, and its classification."""
+    return attempt(partial(_read_s2, scene, cells, bands=bands, shared=shared))
+
+
+def read_s1(scene: Scene, cells: Sequence[Cell], *, shared: Coordinates) -> Block | Refused:
+    """Both polarisations of one scene on `cells`, resampled in linear power and then brought to dB."""
+    return attempt(
+        lambda: _read(scene, S1_NAMES, cells, shared=shared, stored=lambda _, *band: to_db(*band), dtype=np.float32)
+    )
+
+
+def _read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block:
 
     def stored(name: str, dn: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
         return harmonise(dn, valid, scene.assets[name].dn_offset)
@@ -41,11 +73,6 @@ def read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared
     block = _read(scene, bands, cells, shared=shared, stored=stored, dtype=np.uint16)
     has_scl = "SCL" in scene.assets
     return replace(block, scl=read_band(scene, "SCL", cells, shared=shared, classes=True).data if has_scl else None)
-
-
-def read_s1(scene: Scene, cells: Sequence[Cell], *, shared: Coordinates) -> Block:
-    """Both polarisations of one scene on `cells`, resampled in linear power and then brought to dB."""
-    return _read(scene, S1_NAMES, cells, shared=shared, stored=lambda _, *band: to_db(*band), dtype=np.float32)
 
 
 def _read(
@@ -69,17 +96,17 @@ def _read(
     return Block(data=data, valid=valid, warped=warped)
 
 
-def read_labels(tasks: Sequence[Task], shared: Coordinates) -> NDArray[np.uint8]:
-    """(n, H, W) classes; 0 where no label raster covers a chip."""
-    size = tasks[0].cell.size_px
-    labels = np.zeros((len(tasks), size, size), np.uint8)
-    for i, task in enumerate(tasks):
-        for scene in task.labels:
-            if "label" in scene.assets:
-                labels[i] = _as_classes(
-                    read_band(scene, "label", [task.cell], shared=shared, classes=True).data[0], scene
-                )
-    return labels
+def read_labels(tasks: Sequence[Task], shared: Coordinates) -> list[NDArray[np.uint8] | Refused]:
+    """For each task (H, W) classes, 0 where no label raster covers the chip; or why its raster cannot be used."""
+    return [attempt(partial(_classes_of, task, shared)) for task in tasks]
+
+
+def _classes_of(task: Task, shared: Coordinates) -> NDArray[np.uint8]:
+    classes = np.zeros((task.cell.size_px, task.cell.size_px), np.uint8)
+    for scene in task.labels:
+        if "label" in scene.assets:
+            classes = _as_classes(read_band(scene, "label", [task.cell], shared=shared, classes=True).data[0], scene)
+    return classes
 
 
 def _as_classes(data: NDArray[Any], scene: Scene) -> NDArray[np.uint8]:

@@ -11,11 +11,12 @@ import harness
 import pytest
 
 from ingest import build as stage
-from ingest import planfile, units
+from ingest import planfile, raster, units
 from ingest.build import UnitDone, build, explain, open_plan
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
 from ingest.request import Request
+from ingest.scene import Scene
 from pipeline import manifest
 from pipeline.errors import ReadError, SourceError, UsageError
 from pipeline.store import Store
@@ -187,34 +188,64 @@ def broken(tiny: Any, tmp_path: Path) -> tuple[Path, Callable[[], None]]:
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
-def test_a_broken_asset_fails_its_unit_alone_and_can_be_repaired(
+def test_a_damaged_asset_rejects_its_chips_and_no_others(
     workers: int, broken: tuple[Path, Callable[[], None]], make_request: Ask, tmp_path: Path
 ) -> None:
-    root, mend = broken
-    request, out = make_request(catalog=str(root)), tmp_path / "out"
-    with pytest.raises(ReadError, match="cannot read B05 of S2-1"):
-        build(request, str(out), workers=workers)
+    """Another run cannot help a file that is damaged: the data set is finished without it, and says so."""
+    request, out = make_request(catalog=str(broken[0])), tmp_path / "out"
+    built = build(request, str(out), workers=workers)
+    whole = build(make_request(), str(tmp_path / "whole"), workers=0)
+    lost = built.counts["unreadable: B05 of S2-1 cannot be decoded"]
+    assert lost == 6
+    assert sum(built.counts.values()) == sum(whole.counts.values())
+    shards = [
+        {n: h for n, h in harness.tree(tmp_path / x).items() if n.startswith("shards/")} for x in ("out", "whole")
+    ]
+    assert shards[0] == {name: digest for name, digest in shards[1].items() if "u00001" not in name} != {}
+    again = build(request, str(tmp_path / "again"), workers=0)
+    assert again == built
+
+
+def test_a_read_that_may_pass_fails_its_unit_alone_and_can_be_repaired(
+    make_request: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    request, out = make_request(), tmp_path / "out"
+
+    read_band = raster.read_band
+
+    def fail(scene: Scene, band: str, *args: Any, **kwargs: Any) -> Any:
+        if (scene.scene_id, band) == ("S2-1", "B05"):
+            raise ReadError(scene.scene_id, band, "https://host/a.tif", "HTTP response code: 503")
+        return read_band(scene, band, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(raster, "read_band", fail)
+        with pytest.raises(ReadError, match="cannot read B05 of S2-1"):
+            build(request, str(out), workers=0)
     assert not (out / "manifest.json").exists()
     assert {path.name for path in (out / "receipts").iterdir()} == {"u00000.json", "u00002.json"}
     with pytest.raises(UsageError, match="not a finished data set"):
         manifest.load(Store.at(out))
     kept = {path: path.stat().st_mtime_ns for path in out.glob("shards/*/u0000[02]*")}
-    mend()
-    build(request, str(out), workers=workers)
+    build(request, str(out), workers=0)
     build(request, str(tmp_path / "calm"), workers=0)
     assert harness.tree(out) == harness.tree(tmp_path / "calm")
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
 
 
-def test_several_broken_assets_are_counted(tiny: Any, make_request: Ask, tmp_path: Path) -> None:
-    root = tmp_path / "earth"
-    shutil.copytree(tiny.root, root)
-    for number in (0, 2):
-        (root / "sentinel-1-rtc" / f"S1-{number}" / "vh.tif").unlink()
+def test_several_failing_assets_are_counted(make_request: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read_band = raster.read_band
+
+    def fail(scene: Scene, band: str, *args: Any, **kwargs: Any) -> Any:
+        if scene.scene_id in {"S1-0", "S1-2"}:
+            raise ReadError(scene.scene_id, band, "https://host/a.tif", "HTTP response code: 503")
+        return read_band(scene, band, *args, **kwargs)
+
+    monkeypatch.setattr(raster, "read_band", fail)
     with pytest.raises(
-        SourceError, match=r"2 of 3 units failed; the others are kept. The first: cannot read VH of S1-0"
+        SourceError, match=r"2 of 3 units failed; the others are kept. The first: cannot read VV of S1-0"
     ):
-        build(make_request(catalog=str(root)), str(tmp_path / "out"), workers=0)
+        build(make_request(), str(tmp_path / "out"), workers=0)
 
 
 def test_explain(make_request: Ask) -> None:
