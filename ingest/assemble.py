@@ -18,7 +18,7 @@ from ingest.raster import Coordinates
 from ingest.request import Request
 from ingest.scene import Scene
 from ingest.sensors import cloud_of, read_labels, read_s1, read_s2
-from pipeline.bands import S1_NAMES, S2_NAMES
+from pipeline.bands import S1_NAMES
 from pipeline.sample import PairSample, Sample, SampleMeta
 
 
@@ -45,7 +45,7 @@ def assemble(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made
     cells = [task.cell for task in tasks]
     s2 = compose(
         [task.s2 for task in tasks],
-        lambda scene, at: read_s2(scene, [cells[i] for i in at], bands=S2_NAMES, shared=shared),
+        lambda scene, at: read_s2(scene, [cells[i] for i in at], bands=request.s2_bands, shared=shared),
     )
     s1 = compose([task.s1 for task in tasks], lambda scene, at: read_s1(scene, [cells[i] for i in at], shared=shared))
     labels = read_labels(tasks, shared) if with_label else None
@@ -75,12 +75,12 @@ def _made(
         s1=s1.data.astype("<f4", copy=False),
         mask=mask,
         label=label,
-        meta=_meta(task, s2, s1, quality),
+        meta=_meta(task, s2, s1, quality, bands=(*request.s2_bands, *S1_NAMES)),
     )
     return Made(task=task, quality=quality, sample=sample)
 
 
-def _meta(task: PairTask, s2: Image, s1: Image, quality: QualityReport) -> SampleMeta:
+def _meta(task: PairTask, s2: Image, s1: Image, quality: QualityReport, *, bands: Sequence[str]) -> SampleMeta:
     return SampleMeta(
         cell_id=task.cell.cell_id,
         epsg=task.cell.epsg,
@@ -89,13 +89,14 @@ def _meta(task: PairTask, s2: Image, s1: Image, quality: QualityReport) -> Sampl
         acquired=(task.s2.acquired,),
         s1_acquired=(task.s1.acquired,),
         scene_ids=scene_names("s2", [s2.scenes]) | scene_names("s1", [s1.scenes]),
+        offsets=s2.offsets,
         gap_hours=task.gap_hours,
         backscatter=task.s1.backscatter,
         orbit_state=task.s1.orbit_state,
         cloud_fraction=quality.cloud_fraction,
         valid_fraction=quality.valid_fraction,
         shift_px=estimate_shift(s1.data.astype("<f4"), s2.data.astype("<u2")),
-        resampled=resampled((*S2_NAMES, *S1_NAMES), np.concatenate([s2.warped, s1.warped])),
+        resampled=resampled(bands, np.concatenate([s2.warped, s1.warped])),
         classes=tuple(sorted({name for scene in task.labels for name in scene.classes})),
     )
 

@@ -186,6 +186,7 @@ def _meta(task: StackTask, frames: Sequence[_Frame], quality: QualityReport, ban
         acquired=tuple(main.acquired for main, *_ in optical),
         s1_acquired=tuple(main.acquired for main, *_ in radar),
         scene_ids=scene_names("s2", optical) | (scene_names("s1", radar) if radar else {}),
+        offsets={name: words for frame in frames for name, words in frame.s2.offsets.items()},
         gap_hours=max(gaps, default=None),
         backscatter=radar[0][0].backscatter if radar else None,
         orbit_state=radar[0][0].orbit_state if radar else None,

@@ -25,7 +25,7 @@ def estimate_shift(s1_db: NDArray[np.float32], s2_dn: NDArray[np.uint16]) -> tup
 
     Args:
         s1_db: (2, H, W) dB, NaN where there is no data.
-        s2_dn: (12, H, W) digital numbers.
+        s2_dn: (C, H, W) digital numbers.
 
     Returns:
         (dy, dx, peak): a structure at (y, x) in S2 stands at (y + dy, x + dx) in S1; `peak` is the height of the

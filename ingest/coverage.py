@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
 from ingest.grid import PIXEL_M, Cell
-from ingest.scene import Scene, baseline_rank
+from ingest.offset import baseline_rank
+from ingest.scene import Scene
 
 SAME_PASS_S = 600
 """Seconds. Scenes of one cell closer than this are one overpass cut into tiles or slices, or processed twice."""

@@ -26,6 +26,8 @@ class Block:
     """(n, H, W) all bands have data."""
     warped: NDArray[np.bool_]
     """(n, C) whether a band was interpolated."""
+    offset: str = ""
+    """What was added to the digital numbers and by which rule: `-1000 baseline`; empty for radar."""
     scl: NDArray[np.generic] | None = None
     """(n, H, W) scene classification; None where the product has none."""
     cloud_percent: NDArray[np.generic] | None = None
@@ -46,6 +48,8 @@ class Image:
     """(H, W) scene classification."""
     cloud_percent: NDArray[np.generic] | None
     """(H, W) percent. Probability of cloud."""
+    offsets: Mapping[str, str]
+    """By id of the scenes that gave a pixel: what was added to the digital numbers and by which rule."""
     scenes: tuple[Scene, ...]
     """Those that gave a pixel, the main one always and first."""
 
@@ -100,6 +104,7 @@ def _image(scene: Scene, block: Block, i: int) -> Image:
         warped=block.warped[i],
         scl=None if block.scl is None else block.scl[i],
         cloud_percent=None if block.cloud_percent is None else block.cloud_percent[i],
+        offsets={scene.scene_id: block.offset} if block.offset else {},
         scenes=(scene,),
     )
 
@@ -122,6 +127,7 @@ def _filled(main: Image, other: Image, takes: NDArray[np.bool_]) -> Image:
         warped=main.warped | other.warped,
         scl=_either(main.scl, other.scl, takes, missing=UNCLASSIFIED),
         cloud_percent=_either(main.cloud_percent, other.cloud_percent, takes, missing=0),
+        offsets={**main.offsets, **other.offsets},
         scenes=main.scenes + other.scenes,
     )
 

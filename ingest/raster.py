@@ -4,11 +4,11 @@ In: an asset and the cells that need it. Out: their chips. All cells of a unit s
 is the smallest thing that can be fetched and decoded: chip by chip the same block is decoded again and again.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import rasterio
@@ -27,6 +27,7 @@ from ingest.scene import Scene
 from ingest.warp import Centers, Copy, Pixels, copy, locate, sample, spread
 from pipeline.errors import ReadError
 
+T = TypeVar("T")
 GDAL_OPTIONS = {
     "GDAL_HTTP_MAX_RETRY": "4",
     "GDAL_HTTP_RETRY_DELAY": "0.25",
@@ -86,24 +87,49 @@ def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordin
         SceneRefused: the file is not what its item says, on no map grid, or radar in another unit.
         ReadError: the file is missing or damaged, which is permanent; or its server kept failing.
     """
+
+    def read(dataset: rasterio.DatasetReader, epsg: int) -> Chips:
+        a, b, c, d, e, f = dataset.transform[:6]
+        places = [locate(cell, epsg, (a, b, c, d, e, f), known=shared) for cell in cells]
+        return _read(dataset, places, scene, classes=classes)
+
+    return _opened(scene, band, read)
+
+
+def _opened(scene: Scene, band: str, read: Callable[[rasterio.DatasetReader, int], T]) -> T:
+    """What `read` makes of an asset, opened and checked, and of its EPSG code; patiently."""
     href = scene.assets[band].href
 
-    def read(fresh: bool, address: str) -> Chips:
+    def attempt(fresh: bool, address: str) -> T:
         options = {**GDAL_OPTIONS, **signing.options(href), **(FRESH_OPTIONS if fresh else {})}
         with rasterio.Env(**options), rasterio.open(address) as dataset:
-            epsg = check(dataset, scene, band)
-            a, b, c, d, e, f = dataset.transform[:6]
-            places = [locate(cell, epsg, (a, b, c, d, e, f), known=shared) for cell in cells]
-            return _read(dataset, places, scene, classes=classes)
+            return read(dataset, check(dataset, scene, band))
 
     try:
         return patiently(
-            lambda fresh: signing.reading(href, partial(read, fresh)), href, errors=(RasterioError, OSError)
+            lambda fresh: signing.reading(href, partial(attempt, fresh)), href, errors=(RasterioError, OSError)
         )
     except GaveUp as error:
         raise ReadError(scene.scene_id, band, href, error, permanent=error.permanent) from error
     except NotPowerError as error:
         raise SceneRefused(scene.scene_id, band, href, error) from error
+
+
+def read_small(scene: Scene, band: str, *, shape_px: tuple[int, int] | None = None) -> NDArray[np.generic]:
+    """(h, w) the whole of a band at the resolution of its smallest overview, or at `shape_px`: one small request.
+
+    Raises:
+        SceneRefused: the file is not what its item says.
+        ReadError: as `read_band`.
+    """
+
+    def look(dataset: rasterio.DatasetReader) -> NDArray[np.generic]:
+        factor = max(dataset.overviews(1), default=1)
+        small = shape_px or (-(-dataset.height // factor), -(-dataset.width // factor))
+        values: NDArray[np.generic] = dataset.read(1, out_shape=small)
+        return values
+
+    return _opened(scene, band, lambda dataset, _: look(dataset))
 
 
 def check(dataset: rasterio.DatasetReader, scene: Scene, band: str) -> int:

@@ -17,8 +17,9 @@ from shapely.geometry.base import BaseGeometry
 from ingest import antimeridian
 from ingest.grid import Affine6
 from ingest.header import Header, declared, epsg_of
+from ingest.offset import Rule, decide
 from ingest.product import identify, utc
-from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
+from pipeline.bands import L1C_NAMES, S1_NAMES, S2_NAMES
 
 Item = Mapping[str, Any]
 """A STAC item as JSON, hrefs absolute."""
@@ -37,6 +38,7 @@ _ALIASES: Mapping[str, str] = {
     "nir": "B08",
     "nir08": "B8A",
     "nir09": "B09",
+    "cirrus": "B10",
     "swir16": "B11",
     "swir22": "B12",
     "scl": "SCL",
@@ -54,6 +56,8 @@ class Asset:
     """Where it lies; may be signed, so it never goes into a message as it is."""
     dn_offset: int
     """Digital numbers. Added to a valid pixel to reach the scale without offset: 0 or -1000 for Sentinel-2."""
+    offset_rule: Rule = "none"
+    """Who says so; with `witness` the pixels have the last word."""
     size_bytes: int | None = None
     """Of the whole file; None where the catalog does not say."""
     declared: Header | None = None
@@ -129,6 +133,12 @@ class Scene:
         return self, *self.fills
 
     @property
+    def offset_rule(self) -> Rule:
+        """Who decides on the offset of its bands: the pixels, if they must for one of them."""
+        rules = [self.assets[name].offset_rule for name in L1C_NAMES if name in self.assets]
+        return "witness" if "witness" in rules else rules[0] if rules else "none"
+
+    @property
     def footprint(self) -> BaseGeometry:
         """Outline of the data in degrees."""
         return shapely.from_wkt(self.footprint_wkt)
@@ -147,12 +157,13 @@ class Unusable:
 def parse_scene(item: Item, *, label: bool = False, s2_bands: Sequence[str] = S2_NAMES) -> Scene | Unusable:
     """The scene of a Sentinel item that has `s2_bands` if it is an optical one, or of a label item."""
     sensor: Literal["s1", "s2", "label"] = "label" if label else _sensor(item)
-    acquired, assets = _acquired(item["properties"]), _assets(item, sensor)
+    product = identify(item)
+    acquired, assets = _acquired(item["properties"]), _assets(item, sensor, product.baseline)
     needed = {"s1": S1_NAMES, "s2": tuple(s2_bands), "label": ()}[sensor]
     reason = _unusable(acquired, assets, needed, item)
     if acquired is None or reason:
         return Unusable(scene_id=item["id"], reason=reason or "no date")
-    properties, product = item["properties"], identify(item)
+    properties = item["properties"]
     return Scene(
         scene_id=item["id"],
         collection=item["collection"],
@@ -193,19 +204,6 @@ def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     return (utc(first), utc(last)) if first and last else None
 
 
-def baseline_rank(baseline: str | None) -> tuple[int, int]:
-    """A processing baseline as numbers that sort, however it is written: `05.10`, `N0510`.
-
-    >>> baseline_rank("N0510"), baseline_rank("05.10"), baseline_rank(None)
-    ((5, 10), (5, 10), (0, 0))
-    """
-    match = re.search(r"(\d{1,2})\.(\d{1,2})|(\d{2})(\d{2})", str(baseline or ""))
-    if not match:
-        return 0, 0
-    major, minor = (int(group) for group in match.groups() if group)
-    return major, minor
-
-
 def _acquired(properties: Mapping[str, Any]) -> datetime | None:
     span = interval(properties)
     if span is None or span[1] - span[0] > LONGEST_INTERVAL:
@@ -230,39 +228,28 @@ def _unusable(acquired: datetime | None, assets: Mapping[str, Asset], needed: Se
     return None
 
 
-def _assets(item: Item, sensor: str) -> dict[str, Asset]:
+def _assets(item: Item, sensor: str, baseline: str | None) -> dict[str, Asset]:
     if sensor == "label":
         labels = [asset for asset in item["assets"].values() if "labels" in (asset.get("roles") or ())]
         return {"label": _asset(item, labels[0])} if labels else {}
     found: dict[str, Asset] = {}
     for key, asset in item["assets"].items():
         name = _ALIASES.get(key, re.sub(r"_\d+m$", "", key))
-        if name in S2_NAMES or name in S1_NAMES or name == "SCL":
-            offset = _dn_offset(item["properties"], asset) if name in S2_NAMES else 0
-            found.setdefault(name, _asset(item, asset, dn_offset=offset))
+        if name in L1C_NAMES:
+            found.setdefault(name, _asset(item, asset, offset=decide(item["properties"], asset, baseline)))
+        elif name in S1_NAMES or name == "SCL":
+            found.setdefault(name, _asset(item, asset))
     return found
 
 
-def _asset(item: Item, asset: Mapping[str, Any], *, dn_offset: int = 0) -> Asset:
-    said = declared(item["properties"], asset)
-    return Asset(href=asset["href"], dn_offset=dn_offset, size_bytes=asset.get("file:size"), declared=said)
-
-
-def _dn_offset(properties: Mapping[str, Any], asset: Mapping[str, Any]) -> int:
-    """Digital numbers to add so that reflectance = DN x 1e-4.
-
-    Why not one field: Earth Search says `boa_offset_applied` and still carries the offset, the Planetary Computer
-    carries none, and reprocessed scenes of 2015 to 2021 have it too, so that a rule by date is wrong.
-    """
-    if properties.get("earthsearch:boa_offset_applied"):
-        return 0
-    band = (asset.get("raster:bands") or [{}])[0]
-    offset = band.get("offset", asset.get("raster:offset"))
-    if offset is not None:
-        scale = band.get("scale", asset.get("raster:scale")) or S2_BANDS[0].scale
-        return round(float(offset) / float(scale))
-    baseline = properties.get("s2:processing_baseline") or properties.get("processing:version")
-    return -1000 if baseline_rank(baseline) >= (4, 0) else 0
+def _asset(item: Item, asset: Mapping[str, Any], *, offset: tuple[int, Rule] = (0, "none")) -> Asset:
+    return Asset(
+        href=asset["href"],
+        dn_offset=offset[0],
+        offset_rule=offset[1],
+        size_bytes=asset.get("file:size"),
+        declared=declared(item["properties"], asset),
+    )
 
 
 def _grid(assets: Mapping[str, Asset]) -> Grid | None:

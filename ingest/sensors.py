@@ -12,11 +12,12 @@ from ingest.faults import classify
 from ingest.grid import Cell
 from ingest.header import SceneRefused
 from ingest.mosaic import Block, Image, Refused
+from ingest.offset import Testimony, testify_cirrus, testify_coastal
 from ingest.plan import Task
 from ingest.quality import cloud_share
-from ingest.raster import Coordinates, read_band, read_bands
+from ingest.raster import Coordinates, read_band, read_bands, read_small
 from ingest.scene import Scene
-from pipeline.bands import S1_NAMES
+from pipeline.bands import L1C_NAMES, S1_NAMES
 from pipeline.errors import ReadError, UsageError
 
 T = TypeVar("T")
@@ -67,12 +68,45 @@ def read_s1(scene: Scene, cells: Sequence[Cell], *, shared: Coordinates) -> Bloc
 
 def _read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block:
 
+    dn_offset, words = _offset(scene)
+
     def stored(name: str, dn: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
-        return harmonise(dn, valid, scene.assets[name].dn_offset)
+        return harmonise(dn, valid, scene.assets[name].dn_offset if dn_offset is None else dn_offset)
 
     block = _read(scene, bands, cells, shared=shared, stored=stored, dtype=np.uint16)
     has_scl = "SCL" in scene.assets
-    return replace(block, scl=read_band(scene, "SCL", cells, shared=shared, classes=True).data if has_scl else None)
+    scl = read_band(scene, "SCL", cells, shared=shared, classes=True).data if has_scl else None
+    return replace(block, scl=scl, offset=words)
+
+
+def _offset(scene: Scene) -> tuple[int | None, str]:
+    """What to add to every band, None where each says it itself; and that in words, with the rule.
+
+    Raises:
+        SceneRefused: catalogs disagree and the pixels do not tell.
+    """
+    if scene.offset_rule != "witness":
+        first = next((scene.assets[name] for name in L1C_NAMES if name in scene.assets), None)
+        return None, f"{first.dn_offset if first else 0} {scene.offset_rule}"
+    told = _testimony(scene)
+    if told.dn_offset is None:
+        why = f"whether the offset is in the pixels cannot be told: {told.evidence}"
+        raise SceneRefused(scene.scene_id, "offset", "", why)
+    return told.dn_offset, f"{told.dn_offset} witness, {told.evidence}"
+
+
+def _testimony(scene: Scene) -> Testimony:
+    """What the pixels say of the offset: one small read, and one more where the first does not tell."""
+    band = "B10" if "B10" in scene.assets else "B01"
+    if band not in scene.assets:
+        return Testimony(dn_offset=None, evidence="it has neither B01 nor B10")
+    dn_offset, dn = scene.assets[band].dn_offset, read_small(scene, band)
+    if band == "B10":
+        return testify_cirrus(dn, dn_offset)
+    told = testify_coastal(dn, None, dn_offset)
+    if told.dn_offset is not None or "SCL" not in scene.assets:
+        return told
+    return testify_coastal(dn, read_small(scene, "SCL", shape_px=dn.shape), dn_offset)
 
 
 def _read(

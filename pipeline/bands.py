@@ -48,10 +48,14 @@ S2_BANDS: tuple[Band, ...] = (
 )
 """The twelve bands of Level-2A in storage order; digital numbers on the scale without the 04.00 offset."""
 
+L1C_BANDS: tuple[Band, ...] = (*S2_BANDS[:10], _s2("B10", 60, 1373.5), *S2_BANDS[10:])
+"""The thirteen bands of Level-1C in storage order: B10 sees high clouds, and Level-2A has none."""
+
 S1_BANDS: tuple[Band, ...] = tuple(Band(name=name, gsd_m=10, nodata=float("nan"), unit="dB") for name in ("VV", "VH"))
 """The two polarisations in storage order."""
 
 S2_NAMES: tuple[str, ...] = tuple(band.name for band in S2_BANDS)
+L1C_NAMES: tuple[str, ...] = tuple(band.name for band in L1C_BANDS)
 S1_NAMES: tuple[str, ...] = tuple(band.name for band in S1_BANDS)
 
 

@@ -17,7 +17,7 @@ from pipeline.index import INDEX_NAME, from_parquet
 from pipeline.stats import BandStats
 from pipeline.store import Store
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Raised together with FORMAT.md."""
 MANIFEST_NAME = "manifest.json"
 STATS_NAME = "stats.json"

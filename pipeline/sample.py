@@ -44,7 +44,9 @@ class SampleMeta:
     s1_acquired: tuple[datetime, ...]
     """UTC time of the S1 of each frame; empty without S1."""
     scene_ids: Mapping[str, tuple[str, ...]]
-    """STAC item ids by sensor, one per frame."""
+    """STAC item ids by sensor, one per frame; `s2_fills` and `s1_fills`: with blanks between, those that filled it."""
+    offsets: Mapping[str, str]
+    """By S2 scene id: digital numbers that were added, and the rule that decided: `-1000 baseline`."""
     gap_hours: float | None
     """Hours from S2 to S1: |t1 - t2|, the longest of a stack; None without S1."""
     backscatter: str | None
@@ -70,7 +72,7 @@ class PairSample:
     key: str
     """Unique name: letters, digits, `-` and `_` only, because webdataset splits at the first dot."""
     s2: NDArray[np.uint16]
-    """(12, H, W) digital numbers; reflectance = DN x 1e-4; 0 is nodata."""
+    """(C, H, W) digital numbers of the bands that the manifest names; reflectance = DN x 1e-4; 0 is nodata."""
     s1: NDArray[np.float32]
     """(2, H, W) dB; NaN is nodata."""
     mask: NDArray[np.uint8]

@@ -90,6 +90,7 @@ def make_meta() -> Callable[..., SampleMeta]:
             "acquired": times,
             "s1_acquired": tuple(time + timedelta(hours=8, microseconds=5) for time in times),
             "scene_ids": {"s2": ("S2B_ü",) * frames, "s1": ("S1A",) * frames},
+            "offsets": {"S2B_ü": "-1000 baseline"},
             "gap_hours": 8.3,
             "backscatter": "gamma0",
             "orbit_state": None,

@@ -39,6 +39,7 @@ def make_sample(number: int, chip_px: int) -> PairSample:
         acquired=(NOON + timedelta(days=number),),
         s1_acquired=(NOON + timedelta(days=number, hours=5),),
         scene_ids={"s2": (f"S2-{number}",), "s1": (f"S1-{number}",)},
+        offsets={f"S2-{number}": "0 none"},
         gap_hours=5.0,
         backscatter="gamma0",
         orbit_state=None,

@@ -46,10 +46,10 @@ def _item(
     }
 
 
-def _offsets(item: dict[str, Any]) -> set[int]:
+def _offsets(item: dict[str, Any]) -> set[tuple[int, str]]:
     scene = parse_scene(item)
     assert isinstance(scene, Scene), scene
-    return {scene.assets[name].dn_offset for name in S2_NAMES}
+    return {(scene.assets[name].dn_offset, scene.assets[name].offset_rule) for name in S2_NAMES}
 
 
 def _bands(offset: float | None, scale: float | None = 0.0001) -> dict[str, Any]:
@@ -57,44 +57,63 @@ def _bands(offset: float | None, scale: float | None = 0.0001) -> dict[str, Any]
     return {"raster:bands": [band]}
 
 
+NEW, OLD = {"s2:processing_baseline": "05.09"}, {"s2:processing_baseline": "02.13"}
+
+
+def _earth_search(*, applied: bool, offset: float | None, **properties: Any) -> dict[str, Any]:
+    return _item(keys=EARTH_SEARCH, asset=_bands(offset), **{"earthsearch:boa_offset_applied": applied, **properties})
+
+
 @pytest.mark.parametrize(
-    ("name", "item", "offset"),
+    ("name", "item", "offset", "rule"),
     [
-        ("asset says -0.1", _item(asset=_bands(-0.1)), -1000),
-        ("asset says 0 at a new baseline", _item(asset=_bands(0.0), **{"s2:processing_baseline": "05.09"}), 0),
-        ("asset says -0.1 without scale", _item(asset=_bands(-0.1, None)), -1000),
-        ("asset says -1000 on scale 1", _item(asset=_bands(-1000, 1)), -1000),
-        ("STAC 1.1 on the asset", _item(asset={"raster:offset": -0.1, "raster:scale": 0.0001}), -1000),
-        (
-            "Earth Search took it off, and carries it all the same",
-            _item(keys=EARTH_SEARCH, asset=_bands(-0.1), **{"earthsearch:boa_offset_applied": True}),
-            0,
-        ),
-        (
-            "Earth Search did not take it off",
-            _item(keys=EARTH_SEARCH, asset=_bands(-0.1), **{"earthsearch:boa_offset_applied": False}),
-            -1000,
-        ),
-        ("baseline alone, 04.00", _item(**{"s2:processing_baseline": "04.00"}), -1000),
-        ("baseline alone, 05.11", _item(**{"s2:processing_baseline": "05.11"}), -1000),
-        ("baseline alone, 03.01", _item(**{"s2:processing_baseline": "03.01"}), 0),
-        ("baseline alone, processing:version", _item(keys=CDSE, **{"processing:version": "05.00"}), -1000),
-        ("nothing said", _item(), 0),
+        ("asset says -0.1", _item(asset=_bands(-0.1)), -1000, "item"),
+        ("asset says 0", _item(asset=_bands(0.0)), 0, "item"),
+        ("asset says -0.1 without scale", _item(asset=_bands(-0.1, None)), -1000, "item"),
+        ("asset says -1000 on scale 1", _item(asset=_bands(-1000, 1)), -1000, "item"),
+        ("STAC 1.1 on the asset", _item(asset={"raster:offset": -0.1, "raster:scale": 0.0001}), -1000, "item"),
+        ("both agree", _item(asset=_bands(-0.1), **NEW), -1000, "item"),
+        ("asset says 0 at a new baseline", _item(asset=_bands(0.0), **NEW), -1000, "witness"),
+        ("asset says -0.1 at an old baseline", _item(asset=_bands(-0.1), **OLD), -1000, "witness"),
+        ("Earth Search took it off, and carries it", _earth_search(applied=True, offset=-0.1), 0, "boa_offset_applied"),
+        ("took it off a new one", _earth_search(applied=True, offset=-0.1, **NEW), 0, "boa_offset_applied"),
+        ("v0 took it off", _item(**{"sentinel:boa_offset_applied": True}, **NEW), 0, "boa_offset_applied"),
+        ("did not take it off", _earth_search(applied=False, offset=-0.1), -1000, "witness"),
+        ("did not take it off a new one", _earth_search(applied=False, offset=-0.1, **NEW), -1000, "witness"),
+        ("did not take it off, says no more", _earth_search(applied=False, offset=None), -1000, "witness"),
+        ("nothing to take off an old one", _earth_search(applied=False, offset=0.0, **OLD), 0, "item"),
+        ("nothing to take off, by baseline", _earth_search(applied=False, offset=None, **OLD), 0, "baseline"),
+        ("baseline alone, 04.00", _item(**{"s2:processing_baseline": "04.00"}), -1000, "baseline"),
+        ("baseline alone, 05.11", _item(**{"s2:processing_baseline": "05.11"}), -1000, "baseline"),
+        ("baseline alone, 03.01", _item(**{"s2:processing_baseline": "03.01"}), 0, "baseline"),
+        ("baseline alone, processing:version", _item(keys=CDSE, **{"processing:version": "05.00"}), -1000, "baseline"),
+        ("nothing said", _item(), 0, "none"),
         (
             "scene of 2020 reprocessed to N0500",
             _item(asset=_bands(-0.1), datetime="2020-03-22T07:46:09Z", **{"s2:processing_baseline": "05.00"}),
             -1000,
+            "item",
         ),
         (
-            "scene of 2023 without offset",
-            _item(asset=_bands(0), datetime="2023-03-22T07:46:09Z"),
-            0,
+            "scene of 2020 reprocessed, by baseline alone",
+            _item(datetime="2020-03-22T07:46:09Z", **{"s2:processing_baseline": "05.00"}),
+            -1000,
+            "baseline",
         ),
+        ("scene of 2023 without offset", _item(asset=_bands(0), datetime="2023-03-22T07:46:09Z"), 0, "item"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_offset(name: str, item: dict[str, Any], offset: int) -> None:
-    assert _offsets(item) == {offset}, name
+def test_offset(name: str, item: dict[str, Any], offset: int, rule: str) -> None:
+    assert _offsets(item) == {(offset, rule)}, name
+
+
+def test_one_band_that_disagrees_asks_the_pixels_for_all() -> None:
+    item = _item(asset=_bands(-0.1), **NEW)
+    item["assets"]["B05"] |= _bands(0.0)
+    scene = parse_scene(item)
+    assert isinstance(scene, Scene)
+    assert scene.offset_rule == "witness"
 
 
 def test_radar_and_classification_have_no_offset() -> None:

@@ -176,7 +176,13 @@ def test_a_date_too_near_the_last_good_one_is_not_looked_at(
         assert series.wants(scene, asked) == wanted
         if wanted:
             image = Image(
-                data=pixels, valid=plain == 0, warped=np.zeros(3, bool), scl=None, cloud_percent=None, scenes=(scene,)
+                data=pixels,
+                valid=plain == 0,
+                warped=np.zeros(3, bool),
+                scl=None,
+                cloud_percent=None,
+                offsets={},
+                scenes=(scene,),
             )
             series.offer(_Frame(s2=image, s1=None, mask=plain, quality=good))
     assert not series.wants(make_scene("stranger", hours=9999.0), asked)

@@ -77,7 +77,7 @@ def test_no_manifest_is_no_data_set(tmp_path: Path) -> None:
             manifest.load(Store.at(place))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 3, "1", None, 1.5])
 def test_another_version_is_named_with_ours_and_its_writer(store: Store, version: Any) -> None:
     _rewrite(store, format_version=version, created_by="sentinel-pretrain 9.9", unheard_of=1)
     with pytest.raises(VersionMismatch) as caught:
