@@ -87,11 +87,13 @@ def build(
         with_label=plan.has_label,
         fingerprint=plan.fingerprint,
     )
+    todo = [unit for unit in plan.units if unit.unit_id not in finished]
     units.run(
-        [unit for unit in plan.units if unit.unit_id not in finished],
+        todo,
         work,
         workers=workers,
         scheduler=scheduler,
+        task_bytes=max((unit.memory_bytes(request) for unit in todo), default=0),
         in_process=store.is_in_process,
         on_done=progress.unit_done if progress else lambda _: None,
     )

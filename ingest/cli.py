@@ -1,6 +1,7 @@
 """The `ingest` command. Parses, calls one function, prints; heavy imports stand inside the commands."""
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ingest.flags import Aois, Around, Dates, Json, Refresh, parse_areas, takes_request
-from pipeline.errors import PretrainError
+from pipeline.errors import CatalogError, PretrainError, SourceError, redact
 
 if TYPE_CHECKING:
     from ingest.request import Request
@@ -150,8 +151,15 @@ def main() -> None:
     try:
         app()
     except PretrainError as error:
-        typer.echo(f"ingest: {error}", err=True)
+        typer.echo(f"ingest: {error}{_to_go_on(error)}", err=True)
         sys.exit(error.exit_code)
+
+
+def _to_go_on(error: PretrainError) -> str:
+    """The command itself, where it can simply be run again."""
+    if not isinstance(error, SourceError) or isinstance(error, CatalogError):
+        return ""
+    return f"\n  {redact(shlex.join(['ingest', *sys.argv[1:]]))}"
 
 
 def _report(facts: dict[str, Any], *, as_json: bool) -> None:

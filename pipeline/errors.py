@@ -9,7 +9,8 @@ PretrainError
 │   └── CorruptShard      a member's bytes are not those that the index promised
 ├── SourceError       the outside world failed after retries
 │   ├── CatalogError      a STAC search failed
-│   └── ReadError         an asset's pixels could not be read
+│   ├── ReadError         an asset's pixels could not be read
+│   └── UnitsFailed       some units of a build failed, the others are kept
 └── StreamError       ranks cannot be served fairly, or checkpoint and manifest disagree
 ```
 
@@ -76,6 +77,15 @@ class ReadError(SourceError):
     def __reduce__(self) -> tuple["functools.partial[ReadError]", tuple[str, str, str, str]]:
         """Survive the way back from a worker process."""
         return functools.partial(ReadError, permanent=self.permanent), (self.scene_id, self.band, self.href, self.why)
+
+
+class UnitsFailed(SourceError):
+    """Some units of a build failed; the others are kept, and another run goes on with these."""
+
+    def __init__(self, text: str, *, unit_ids: tuple[str, ...]) -> None:
+        """Keep which."""
+        self.unit_ids = unit_ids
+        super().__init__(text)
 
 
 class StreamError(PretrainError):

@@ -18,7 +18,7 @@ from ingest.planner import make_plan
 from ingest.request import Request
 from ingest.scene import Scene
 from pipeline import manifest
-from pipeline.errors import ReadError, SourceError, UsageError
+from pipeline.errors import ReadError, UnitsFailed, UsageError
 from pipeline.store import Store
 
 pytestmark = pytest.mark.ingest
@@ -220,7 +220,7 @@ def test_a_read_that_may_pass_fails_its_unit_alone_and_can_be_repaired(
 
     with monkeypatch.context() as patch:
         patch.setattr(raster, "read_band", fail)
-        with pytest.raises(ReadError, match="cannot read B05 of S2-1"):
+        with pytest.raises(UnitsFailed, match=r"1 of 3 units failed; the others are kept:\n  u00001  B05 of S2-1: "):
             build(request, str(out), workers=0)
     assert not (out / "manifest.json").exists()
     assert {path.name for path in (out / "receipts").iterdir()} == {"u00000.json", "u00002.json"}
@@ -242,9 +242,7 @@ def test_several_failing_assets_are_counted(make_request: Ask, tmp_path: Path, m
         return read_band(scene, band, *args, **kwargs)
 
     monkeypatch.setattr(raster, "read_band", fail)
-    with pytest.raises(
-        SourceError, match=r"2 of 3 units failed; the others are kept. The first: cannot read VV of S1-0"
-    ):
+    with pytest.raises(UnitsFailed, match=r"2 of 3 units failed; the others are kept:\n  u00000  VV of S1-0: "):
         build(make_request(), str(tmp_path / "out"), workers=0)
 
 

@@ -2,15 +2,15 @@
 
 import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from ingest import units
 from ingest.plan import Unit
-from ingest.units import WINDOW, run
-from pipeline.errors import ReadError, SourceError, UsageError
+from ingest.units import TOLD, WINDOW, run
+from pipeline.errors import ReadError, UnitsFailed, UsageError
 
 pytestmark = pytest.mark.ingest
 MANY = tuple(Unit(unit_id=f"u{i:05d}", first_row=0, tasks=()) for i in range(12))
@@ -19,8 +19,12 @@ ERROR = ReadError("S2A", "B02", "https://host/a.tif", "HTTP 500")
 
 def _run(work: Callable[[Unit], Any], *, workers: int = 0, count: int = 12) -> list[Any]:
     done: list[Any] = []
-    run(MANY[:count], work, workers=workers, scheduler=None, in_process=True, on_done=done.append)
+    _begin(MANY[:count], work, workers=workers, on_done=done.append)
     return done
+
+
+def _begin(todo: Sequence[Unit], work: Callable[[Unit], Any], *, workers: int = 1, **how: Any) -> None:
+    run(todo, work, **{"workers": workers, "scheduler": None, "task_bytes": 1, "in_process": True, **how})
 
 
 def _name(unit: Unit) -> str:
@@ -48,18 +52,31 @@ class _Failing:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_one_failure_stays_of_its_kind_and_the_others_are_done(workers: int) -> None:
+def test_a_failure_is_told_with_its_unit_scene_and_band_and_the_others_are_done(workers: int) -> None:
     done: list[str] = []
-    with pytest.raises(ReadError) as caught:
-        run(MANY, _Failing("u00003"), workers=workers, scheduler=None, in_process=True, on_done=done.append)
-    assert str(caught.value) == str(ERROR)
+    with pytest.raises(UnitsFailed) as caught:
+        _begin(MANY, _Failing("u00003"), workers=workers, on_done=done.append)
+    assert "1 of 12 units failed" in str(caught.value)
+    assert "\n  u00003  B02 of S2A: HTTP 500 (https://host/a.tif)\n" in str(caught.value)
+    assert caught.value.unit_ids == ("u00003",)
     assert len(done) == 11
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_several_failures_are_counted(workers: int) -> None:
-    with pytest.raises(SourceError, match=r"2 of 12 units failed; the others are kept\. The first: .*B02 of S2A"):
-        _run(_Failing("u00003", "u00007"), workers=workers)
+    with pytest.raises(UnitsFailed, match=r"2 of 12 units failed; the others are kept") as caught:
+        _run(_Failing("u00007", "u00003"), workers=workers)
+    assert caught.value.unit_ids == ("u00003", "u00007")
+
+
+def test_a_long_list_is_cut() -> None:
+    todo = [Unit(unit_id=f"u{i:05d}", first_row=0, tasks=()) for i in range(TOLD + 5)]
+    with pytest.raises(UnitsFailed) as caught:
+        _begin(todo, _Failing(*(unit.unit_id for unit in todo)), workers=0, on_done=lambda _: None)
+    assert "u00019" in str(caught.value)
+    assert "u00020" not in str(caught.value)
+    assert "and 5 more" in str(caught.value)
+    assert len(caught.value.unit_ids) == TOLD + 5
 
 
 def test_a_bug_in_this_process_is_not_hidden() -> None:
@@ -88,7 +105,7 @@ def test_a_bounded_number_is_in_flight(monkeypatch: pytest.MonkeyPatch) -> None:
         most.append(len(submitted) - len(done))
         done.append(result)
 
-    run(MANY, _name, workers=1, scheduler=None, in_process=True, on_done=on_done)
+    _begin(MANY, _name, on_done=on_done)
     assert max(most) <= WINDOW
     assert submitted == [unit.unit_id for unit in MANY]
 
@@ -112,5 +129,5 @@ def test_a_bug_is_no_failed_unit() -> None:
     done: list[str] = []
     units_ = [Unit(unit_id=f"u{i}", first_row=0, tasks=()) for i in range(3)]
     with pytest.raises(TypeError, match="a bug"):
-        units.run(units_, _buggy, workers=1, scheduler=None, in_process=True, on_done=done.append)
+        _begin(units_, _buggy, on_done=done.append)
     assert sorted(done) == ["u0", "u2"]

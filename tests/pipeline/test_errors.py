@@ -23,6 +23,7 @@ def test_tree() -> None:
         "SourceError": "PretrainError",
         "CatalogError": "SourceError",
         "ReadError": "SourceError",
+        "UnitsFailed": "SourceError",
         "StreamError": "PretrainError",
     }
     found = {name: kind for name, kind in vars(errors).items() if isinstance(kind, type) and name != "PretrainError"}
