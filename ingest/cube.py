@@ -68,12 +68,18 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made]) -> None:
         _array(group, "time")[rows] = _times(unit, made, _array(group, "time").shape[1])
     for name in ("s2", "s1", "mask", "label"):
         if name in group:
-            array = _array(group, name)
-            block = np.full((unit.rows, *array.shape[1:]), array.fill_value, array.dtype)
-            for i, item in enumerate(made):
-                if item.sample is not None:
-                    block[i] = arrays(item.sample)[name]
-            array[rows] = block
+            _write_chips(_array(group, name), name, unit, made)
+
+
+def _write_chips(array: zarr.Array[Any], name: str, unit: Unit, made: Sequence[Made]) -> None:
+    """One shard after the other, each from the same memory."""
+    block = np.empty((ROWS_PER_SHARD, *array.shape[1:]), array.dtype)
+    for start in range(0, unit.rows, ROWS_PER_SHARD):
+        block[...] = array.fill_value
+        for i, item in enumerate(made[start : start + ROWS_PER_SHARD]):
+            if item.sample is not None:
+                block[i] = arrays(item.sample)[name]
+        array[unit.first_row + start : unit.first_row + start + ROWS_PER_SHARD] = block
 
 
 def _times(unit: Unit, made: Sequence[Made], frames: int) -> NDArray[np.int64]:

@@ -5,9 +5,11 @@ split; and why every other cell and scene is left out.
 """
 
 import hashlib
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,14 +23,21 @@ from ingest.stacking import Stack
 from pipeline import record
 from pipeline.bands import S1_NAMES
 
-PART_PX = 2048
-"""Pixels of 10 m. A unit is at most this wide: four COG blocks of 512 or two of 1024, so a part shares no block."""
-STACK_PART_PX = 1024
-"""The same for stacks, whose chips are several times as large."""
+UNIT_BYTES = 1536 * 2**20
+"""What a worker may grow by. A scene whose chips take more is cut into parts, each of them as large as this allows."""
+CUTS_PX = (2048, 1024, 512)
+"""Pixels of 10 m. Parts are cut at multiples of these, of the largest that lies inside: where COG blocks of 512 and
+1024 pixels end, those of 20 m bands too. Blocks that chips on both sides of a cut need are read for both parts."""
 GDAL_CACHE_BYTES = 64 * 2**20
 """What `raster` lets GDAL keep of decoded blocks; it is full after a few bands."""
 LIBRARIES_BYTES = 20 * 2**20
 """What GDAL, zarr and blosc2 take for themselves in the first unit of a process (measured)."""
+HEAP_BYTES = 64 * 2**20
+"""What `heap` keeps of freed memory."""
+SHARD_BYTES = 64 * 2**20
+"""At which `shards` closes a tar."""
+BANDS_READ = 4
+"""Bands that `raster` reads at once."""
 ROWS_PER_SHARD = 16
 """Cube rows in one Zarr shard; a unit's rows are padded to whole shards so that no two units write one object."""
 
@@ -105,20 +114,8 @@ class Unit:
         return -(-len(self.tasks) // ROWS_PER_SHARD) * ROWS_PER_SHARD
 
     def memory_bytes(self, request: Request) -> int:
-        """About the bytes that a worker grows by: the chips where they are most, one band's window, and GDAL's cache.
-
-        Reading ends with every band of a date as it was read, harmonised and in one array, beside the dates before it
-        and the pixels' coordinates. Writing the cube holds the samples, their rows, and those rows encoded. Small
-        units, which do not fill the cache, take less.
-        """
-        # A radar band has twice the bytes of an optical one; those of pairs are within the slack below.
-        radar = 2 * len(S1_NAMES) if request.kind == "stack" and request.s1 else 0
-        bands, frames = len(request.s2_bands) + radar, request.frames
-        filled = sum(bool(part.fills) for task in self.tasks for part in scenes_of(task))  # read twice and joined
-        reading = (len(self.tasks) + filled) * ((frames - 1) * (2 * bands + 1) + 8 * bands + 17)
-        writing = len(self.tasks) * frames * (2 * bands + 1) + self.rows * frames * 4 * bands
-        window = ((STACK_PART_PX if request.kind == "stack" else PART_PX) + request.chip_px) ** 2 * (4 + 3)
-        return max(reading, writing) * request.chip_px**2 + window + GDAL_CACHE_BYTES + LIBRARIES_BYTES
+        """About the bytes that a worker grows by."""
+        return memory_bytes(len(self.tasks) + sum(is_filled(task) for task in self.tasks), request)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -169,6 +166,11 @@ def scene_ids(task: Task) -> tuple[str, ...]:
 def scenes_of(task: Task) -> tuple[Scene, ...]:
     """S2 and S1, or all candidates and their S1; what fills them is in them."""
     return (*task.candidates, *task.radar) if isinstance(task, StackTask) else (task.s2, task.s1)
+
+
+def is_filled(task: Task) -> bool:
+    """Whether any scene of it is joined from several, which are in memory beside each other."""
+    return any(scene.fills for scene in scenes_of(task))
 
 
 def anchor(task: Task) -> Scene:
@@ -223,36 +225,81 @@ def make_task(
     )
 
 
-def make_units(tasks: Iterable[Task]) -> tuple[Unit, ...]:
-    """Chips grouped by S2 scene and part of it, with their rows of the cube."""
-    by_scene: dict[tuple[str, str], list[Task]] = defaultdict(list)
+def memory_bytes(chips: int, request: Request) -> int:
+    """About the bytes that a worker grows by for so many chips.
+
+    Reading ends with all bands in place, a few of the last ones as they were read, and the strips that these came from;
+    writing holds the samples and, twice, a shard of the cube, or a tar. Small units, which do not fill the cache, take
+    less.
+    """
+    pixels, date = chips * request.chip_px**2, 2 * len(request.s2_bands) + 1
+    radar = 4 * len(S1_NAMES) if request.s1 else 0
+    sample = request.frames * (radar + date)
+    strips = BANDS_READ * 2 * min(2 * pixels, 3 * CUTS_PX[0] ** 2)
+    reading = pixels * (sample + 2 + BANDS_READ * 3) + strips
+    rows = 2 * ROWS_PER_SHARD * request.chip_px**2 * sample
+    writing = pixels * sample + max(rows, min(pixels * sample, SHARD_BYTES))
+    return max(reading, writing) + GDAL_CACHE_BYTES + HEAP_BYTES + LIBRARIES_BYTES
+
+
+def make_units(tasks: Iterable[Task], request: Request) -> tuple[Unit, ...]:
+    """Chips grouped by S2 scene, and where these take too much memory by parts of it, with their rows of the cube."""
+    by_scene: dict[tuple[datetime, str], list[Task]] = defaultdict(list)
     for task in tasks:
-        by_scene[f"{anchor(task).acquired:%Y%m%d%H%M%S}", anchor(task).scene_id].append(task)
-    groups: list[list[Task]] = []
-    for _, members in sorted(by_scene.items()):
-        parts: dict[tuple[int, int], list[Task]] = defaultdict(list)
-        for task, part in zip(members, _parts(members).tolist(), strict=True):
-            parts[tuple(part)].append(task)
-        groups += [sorted(parts[part], key=lambda task: task.key) for part in sorted(parts)]
+        scene = anchor(task)
+        by_scene[scene.acquired, scene.scene_id].append(task)
+    most = max(1, bisect_right(range(2**20), UNIT_BYTES, key=lambda chips: memory_bytes(chips, request)) - 1)
     units: list[Unit] = []
     row = 0
-    for i, group in enumerate(groups):
-        units.append(Unit(unit_id=f"u{i:05d}", first_row=row, tasks=tuple(group)))
-        row += units[-1].rows
+    for _, members in sorted(by_scene.items()):
+        members.sort(key=lambda task: task.key)
+        shares = 2 if any(map(is_filled, members)) else 1
+        for part in cut(_corners_px(members), max(1, most // shares)):
+            tasks_of = tuple(members[i] for i in part.tolist())
+            units.append(Unit(unit_id=f"u{len(units):05d}", first_row=row, tasks=tasks_of))
+            row += units[-1].rows
     return tuple(units)
 
 
-def _parts(tasks: Sequence[Task]) -> NDArray[np.int64]:
-    """(n, 2) part (row, column) of each cell's centre in its S2 scene's grid; in the cell's own where none is known."""
-    parts = np.empty((len(tasks), 2), dtype=np.int64)
-    for i, task in enumerate(tasks):
-        x, y = task.cell.center_m
-        grid, part_px = anchor(task).grid, STACK_PART_PX if isinstance(task, StackTask) else PART_PX
-        if grid is None:
-            parts[i] = -y // (part_px * PIXEL_M), x // (part_px * PIXEL_M)
+def cut(corners_px: NDArray[np.float64], most: int) -> list[NDArray[np.intp]]:
+    """Positions of the chips of each part, ascending.
+
+    Args:
+        corners_px: (n, 2) row and column of each chip's upper left corner in its scene.
+        most: chips of a part.
+    """
+    parts: list[NDArray[np.intp]] = []
+    left = [np.arange(len(corners_px))]
+    while left:
+        part = left.pop()
+        if len(part) <= most:
+            parts.append(part)
             continue
-        if grid.epsg != task.cell.epsg:
-            x, y = transformer(task.cell.epsg, grid.epsg).transform(x, y)
-        a, _, c, _, e, f = grid.transform
-        parts[i] = (y - f) / e // part_px, (x - c) / a // part_px
+        is_first = _first_side(corners_px[part])
+        left += [part[~is_first], part[is_first]]
     return parts
+
+
+def _first_side(corners_px: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """(n,) the chips before a cut through the longer side, near its middle and where blocks end."""
+    low, high = corners_px.min(axis=0), corners_px.max(axis=0)
+    for step in CUTS_PX:
+        axis = int(np.argmax(high // step - low // step))
+        if high[axis] // step > low[axis] // step:
+            line = np.clip(np.round((low[axis] + high[axis]) / 2 / step), low[axis] // step + 1, high[axis] // step)
+            return np.asarray(corners_px[:, axis] < line * step)
+    return np.arange(len(corners_px)) < len(corners_px) // 2
+
+
+def _corners_px(tasks: Sequence[Task]) -> NDArray[np.float64]:
+    """(n, 2) row and column of each cell's upper left corner in its S2 scene; in the cell's own grid without one."""
+    grid = anchor(tasks[0]).grid
+    at = np.array([(task.cell.left_m, task.cell.top_m) for task in tasks])
+    if grid is None:
+        return np.stack([-at[:, 1], at[:, 0]], axis=1) / PIXEL_M
+    zones = np.array([task.cell.epsg for task in tasks])
+    for epsg in np.unique(zones[zones != grid.epsg]).tolist():
+        moved = transformer(epsg, grid.epsg).transform(*at[zones == epsg].T)
+        at[zones == epsg] = np.stack(moved, axis=1)
+    a, _, c, _, e, f = grid.transform
+    return np.stack([(at[:, 1] - f) / e, (at[:, 0] - c) / a], axis=1)

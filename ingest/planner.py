@@ -66,7 +66,7 @@ def make_plan(request: Request, *, kept_in: Store | None = None) -> IngestPlan:
     ]
     return IngestPlan(
         request=request,
-        units=make_units(tasks),
+        units=make_units(tasks, request),
         left_out=_left_out(cells, chosen, leaks),
         scenes_left_out=dict(sorted({**found.unusable, **chosen.scenes_left_out}.items())),
     )

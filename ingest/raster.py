@@ -4,10 +4,12 @@ In: an asset and the cells that need it. Out: their chips. All cells of a unit s
 is the smallest thing that can be fetched and decoded: chip by chip the same block is decoded again and again.
 """
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any, TypeVar
 
 import numpy as np
@@ -69,8 +71,16 @@ def read_bands(scene: Scene, bands: Sequence[str], cells: Sequence[Cell], *, sha
     Raises:
         ReadError: as there.
     """
-    with ThreadPoolExecutor(min(READERS, len(bands))) as pool:
-        yield from pool.map(lambda band: read_band(scene, band, cells, shared=shared), bands)
+    waiting = iter(bands)
+    with ThreadPoolExecutor(READERS) as pool:
+
+        def begin(count: int) -> list[Future[Chips]]:
+            return [pool.submit(read_band, scene, band, cells, shared=shared) for band in islice(waiting, count)]
+
+        running = deque(begin(READERS))
+        while running:
+            yield running.popleft().result()
+            running += begin(1)
 
 
 def read_band(scene: Scene, band: str, cells: Sequence[Cell], *, shared: Coordinates, classes: bool = False) -> Chips:

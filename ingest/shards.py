@@ -11,7 +11,7 @@ from importlib.metadata import version
 from ingest import chips, receipt
 from ingest.assemble import Made
 from ingest.measure import Tally
-from ingest.plan import IngestPlan, Unit
+from ingest.plan import SHARD_BYTES, IngestPlan, Unit
 from ingest.receipt import Outcome, Receipt
 from ingest.request import Request
 from pipeline import index, manifest, stats
@@ -23,8 +23,6 @@ from pipeline.manifest import FORMAT_VERSION, Manifest, ShardEntry, Stats
 from pipeline.shard import pack
 from pipeline.store import Store
 
-SHARD_BYTES = 64 * 2**20
-"""A shard is closed when it reaches this: large enough for few requests, small enough to shuffle."""
 PACKAGE = "sentinel-pretrain"
 
 

@@ -12,10 +12,11 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from ingest import cube, planfile
+from ingest import cube, heap, planfile, raster
+from ingest import plan as plan_of
 from ingest.grid import corner_cell
 from ingest.pairing import Pair
-from ingest.plan import GDAL_CACHE_BYTES, IngestPlan, make_task, make_units
+from ingest.plan import IngestPlan, make_task, make_units
 from ingest.raster import GDAL_OPTIONS
 from ingest.request import Request
 from ingest.scene import Asset, Grid, Scene
@@ -68,8 +69,9 @@ def assets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Asset]:
     return optical | radar | {"SCL": write("SCL", 20, lambda shape: np.full(shape, 4, "u1"), 0)}
 
 
-def test_the_cache_is_the_readers() -> None:
-    assert GDAL_OPTIONS["GDAL_CACHEMAX"] * 2**20 == GDAL_CACHE_BYTES
+def test_what_the_plan_knows_of_others_is_true() -> None:
+    assert GDAL_OPTIONS["GDAL_CACHEMAX"] * 2**20 == plan_of.GDAL_CACHE_BYTES
+    assert (raster.READERS, heap.KEPT_BYTES) == (plan_of.BANDS_READ, plan_of.HEAP_BYTES)
 
 
 @pytest.mark.slow
@@ -105,7 +107,7 @@ def test_a_unit_grows_by_what_the_plan_says(
     )
     steps = [10 * chip_px * i for i in range(across)]
     cells = [corner_cell(EPSG, LEFT + right, TOP - down, chip_px) for down in steps for right in steps]
-    units = make_units([make_task(found, cell, labels={}, side=("b1-c1", "train")) for cell in cells])
+    units = make_units([make_task(found, cell, labels={}, side=("b1-c1", "train")) for cell in cells], request)
     plan = IngestPlan(request=request, units=units, left_out=(), scenes_left_out={})
     store = Store.at(tmp_path)
     store.publish(planfile.PLAN_NAME, planfile.to_parquet(plan))

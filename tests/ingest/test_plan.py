@@ -4,13 +4,27 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.grid import Cell, corner_cell
 from ingest.pairing import Pair
-from ingest.plan import PART_PX, ROWS_PER_SHARD, IngestPlan, LeftOut, PairTask, Unit, make_task, make_units, task_key
+from ingest.plan import (
+    CUTS_PX,
+    ROWS_PER_SHARD,
+    UNIT_BYTES,
+    IngestPlan,
+    LeftOut,
+    PairTask,
+    Unit,
+    cut,
+    make_task,
+    make_units,
+    memory_bytes,
+    task_key,
+)
 from ingest.request import Request
 from ingest.scene import Grid, Scene
 
@@ -49,17 +63,23 @@ def test_labels_are_the_nearest_in_time_of_each_collection(make_scene: Any, make
 @given(
     st.lists(
         st.tuples(st.integers(0, 2), st.integers(0, 300), st.integers(0, 300)), min_size=1, max_size=60, unique=True
-    )
+    ),
+    st.sampled_from([1, 4, 10**6]),
 )
-def test_units_are_a_partition_in_whole_zarr_shards(make_scene: Any, drawn: list[tuple[int, int, int]]) -> None:
+def test_units_are_a_partition_in_whole_zarr_shards(
+    make_scene: Any, make_request: Any, drawn: list[tuple[int, int, int]], most: int
+) -> None:
     grid = Grid(epsg=32633, transform=(10.0, 0.0, 399960.0, 0.0, -10.0, 5400000.0), height_px=10980, width_px=10980)
     scenes = [make_scene(f"S{i}", hours=100.0 * i, grid=grid) for i in range(3)]
-    s1 = make_scene("R", sensor="s1")
+    s1, request = make_scene("R", sensor="s1"), make_request()
     tasks = [
         _task(scenes[i], s1, corner_cell(32633, 399960.0 + 300 * col, 5400000.0 - 300 * row, 24))
         for i, row, col in drawn
     ]
-    units = make_units(tasks)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingest.plan.UNIT_BYTES", memory_bytes(most, request))
+        units, again = make_units(tasks, request), make_units(tasks[::-1], request)
+    assert again == units
     assert sorted(task.key for unit in units for task in unit.tasks) == sorted(task.key for task in tasks)
     assert [unit.unit_id for unit in units] == [f"u{i:05d}" for i in range(len(units))]
     row = 0
@@ -67,28 +87,67 @@ def test_units_are_a_partition_in_whole_zarr_shards(make_scene: Any, drawn: list
         assert unit.first_row == row
         assert unit.rows % ROWS_PER_SHARD == 0
         assert len(unit.tasks) <= unit.rows < len(unit.tasks) + ROWS_PER_SHARD
+        assert len(unit.tasks) <= most
         assert len({task.s2.scene_id for task in unit.tasks}) == 1
         assert [task.key for task in unit.tasks] == sorted(task.key for task in unit.tasks)
-        parts = {
-            (
-                int((5400000 - task.cell.center_m[1]) // 10 // PART_PX),
-                int((task.cell.center_m[0] - 399960) // 10 // PART_PX),
-            )
-            for task in unit.tasks
-        }
-        assert len(parts) == 1
         row += unit.rows
-    assert make_units(tasks[::-1]) == units
+    if most >= len(tasks):
+        assert len(units) == len({i for i, _, _ in drawn})
 
 
-def test_units_of_scenes_without_grid_or_in_another_zone(make_scene: Any, make_cell: Any) -> None:
-    s1 = make_scene("R", sensor="s1")
-    near, far = make_cell(0, 0), make_cell(PART_PX, 0)
+@pytest.mark.parametrize("chip_px", [120, 264])
+@pytest.mark.parametrize(
+    "asked", [{}, {"kind": "stack", "s1": (), "frames": 4}, {"kind": "stack", "s1": (), "frames": 24}]
+)
+def test_no_unit_of_a_full_tile_is_too_large_or_needlessly_small(chip_px: int, asked: Any, make_request: Any) -> None:
+    request = make_request(**asked, chip_px=chip_px)
+    steps = np.arange(0, 10980 - chip_px, chip_px)
+    corners = np.stack([each.ravel() for each in np.meshgrid(steps, steps)], axis=1).astype(float)
+    most = max(n for n in range(1, 20_000) if memory_bytes(n, request) <= UNIT_BYTES)
+    parts = cut(corners, most)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(corners)))
+    assert all(len(part) <= most for part in parts)
+    assert len(parts) <= 4 * len(corners) / most + 1
+
+
+@pytest.mark.parametrize("block", [512, 1024])
+@pytest.mark.parametrize("gsd", [10, 20, 60])
+def test_parts_share_only_the_blocks_that_a_chip_straddles(block: int, gsd: int) -> None:
+    """Cells that keep to the blocks of 20 m bands give parts that share no block, but for 60 m bands."""
+    side, span = CUTS_PX[0] // 8, block * gsd // 10
+    steps = np.arange(0, 8192, side)
+    corners = np.stack([each.ravel() for each in np.meshgrid(steps, steps)], axis=1).astype(float)
+    parts = cut(corners, 70)
+    assert len(parts) == 16
+    blocks = [{(row, col) for row, col in (corners[part] // span).astype(int).tolist()} for part in parts]
+    shared = sum(len(each) for each in blocks) - len(set.union(*blocks))
+    assert (shared == 0) == (gsd < 60)
+
+
+def test_cuts_lie_where_blocks_end() -> None:
+    random = np.random.default_rng(0)
+    for step in CUTS_PX:
+        corners = random.uniform(0, 3 * step, (200, 2))
+        first, second = cut(corners, 150)
+        (axis,) = (i for i in (0, 1) if corners[first, i].max() < corners[second, i].min())
+        line = corners[second, axis].min() // step * step
+        assert corners[first, axis].max() < line <= corners[second, axis].min()
+
+
+def test_chips_of_one_place_are_cut_in_order() -> None:
+    assert [part.tolist() for part in cut(np.zeros((5, 2)), 2)] == [[0, 1], [2], [3, 4]]
+
+
+def test_units_of_scenes_without_grid_or_in_another_zone(make_scene: Any, make_cell: Any, make_request: Any) -> None:
+    s1, request = make_scene("R", sensor="s1"), make_request()
+    near, far = make_cell(0, 0), make_cell(3000, 0)
     bare = make_scene("bare", grid=None)
     other = make_scene(
         "other", hours=1, grid=Grid(epsg=32632, transform=(10, 0, 9e5, 0, -10, 5.4e6), height_px=9, width_px=9)
     )
-    units = make_units([_task(scene, s1, cell) for scene in (bare, other) for cell in (near, far)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ingest.plan.UNIT_BYTES", memory_bytes(1, request))
+        units = make_units([_task(scene, s1, cell) for scene in (bare, other) for cell in (far, near)], request)
     held = [(unit.tasks[0].s2.scene_id, [task.cell.cell_id for task in unit.tasks]) for unit in units]
     assert sorted(held) == [(name, [cell.cell_id]) for name in ("bare", "other") for cell in (near, far)]
 
@@ -99,7 +158,7 @@ def plan(make_scene: Any, make_cell: Any, make_request: Callable[..., Request]) 
     tasks = [_task(make_scene(f"S{i}", hours=24.0 * i), s1, make_cell(24 * i)) for i in range(2)]
     return IngestPlan(
         request=make_request(),
-        units=make_units(tasks),
+        units=make_units(tasks, make_request()),
         left_out=(LeftOut(cell=make_cell(99), reason="gap 80.0 h"),),
         scenes_left_out={"X": "no date"},
     )
