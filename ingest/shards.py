@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.metadata import version
 
-from ingest import chips, receipt
+from ingest import chips, croissant, receipt
 from ingest.assemble import Made
 from ingest.measure import Tally
 from ingest.plan import SHARD_BYTES, IngestPlan, Unit
@@ -18,7 +18,7 @@ from pipeline import index, manifest, stats
 from pipeline.bands import S1_NAMES
 from pipeline.codec import Codec, encode, specs
 from pipeline.errors import UsageError
-from pipeline.index import IndexRow, MemberRef
+from pipeline.index import INDEX_NAME, IndexRow, MemberRef
 from pipeline.manifest import FORMAT_VERSION, Manifest, ShardEntry, Stats
 from pipeline.shard import pack
 from pipeline.store import Store
@@ -81,7 +81,9 @@ def finish(store: Store, plan: IngestPlan) -> Manifest:
         index_sha256=manifest.sha256(data),
         created_by=f"{PACKAGE} {version(PACKAGE)}",
     )
-    store.publish(chips.NAME, chips.to_geoparquet(plan, outcomes))
+    table = chips.to_geoparquet(plan, outcomes)
+    store.publish(chips.NAME, table)
+    store.publish(croissant.NAME, croissant.dumps(built, {INDEX_NAME: data, chips.NAME: table}))
     merged = Stats(
         s2=stats.merge([done.s2 for done in receipts if done.s2]),
         s1=stats.merge([done.s1 for done in receipts if done.s1]),

@@ -87,6 +87,8 @@ def _verify(store: Store, data: Manifest, *, deep: bool, threads: int, on_unit: 
     findings += more + strange
     if plan is not None and group is not None:
         findings += whole.check_coordinates(group, plan)
+    if not findings:
+        findings += whole.check_croissant(store, data)
     units = whole.unit_ids(data, plan, store)
     findings += whole.strangers(store, data, units)
     known = Known(

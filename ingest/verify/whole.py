@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from ingest import cube, planfile, receipt
+from ingest import chips, croissant, cube, planfile, receipt
 from ingest.plan import IngestPlan
 from ingest.receipt import Receipt
 from ingest.verify.finding import COPY, REBUILD, Finding
@@ -122,6 +122,19 @@ def check_stats(store: Store, receipts: Sequence[Receipt]) -> Iterator[Finding]:
     if said != summed:
         problem = "it is not the sum of the receipts; `--deep` says whether one of them is wrong"
         yield Finding(where=STATS_NAME, problem=problem, remedy=REBUILD)
+
+
+def check_croissant(store: Store, known: Manifest) -> Iterator[Finding]:
+    """The description against what it describes; files that are missing are told elsewhere."""
+    try:
+        files = {name: store.read(name) for name in (INDEX_NAME, chips.NAME)}
+        same = store.read(croissant.NAME) == croissant.dumps(known, files)
+    except FileNotFoundError as error:
+        same = croissant.NAME not in str(error)
+    except (OSError, pa.ArrowException):
+        return
+    if not same:
+        yield Finding(where=croissant.NAME, problem="it does not describe this data set", remedy=REBUILD)
 
 
 def unit_ids(known: Manifest, plan: IngestPlan | None, store: Store) -> list[str]:

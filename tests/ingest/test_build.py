@@ -46,6 +46,7 @@ def test_what_lies_in_out(calm: dict[str, str]) -> None:
         "cube.zarr",
         "index.parquet",
         "chips.parquet",
+        "croissant.json",
         "stats.json",
         "manifest.json",
     }

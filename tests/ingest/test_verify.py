@@ -80,7 +80,7 @@ def test_it_needs_no_plan(out: Path) -> None:
     assert places(check(out)) == {"receipts/u00002.json"}
 
 
-OBJECTS = ["index.parquet", "stats.json", "chips.parquet", "receipts/u00001.json", SHARD]
+OBJECTS = ["index.parquet", "stats.json", "chips.parquet", "croissant.json", "receipts/u00001.json", SHARD]
 
 
 @pytest.mark.parametrize("name", OBJECTS)
@@ -97,7 +97,7 @@ def test_what_is_cut_off_is_found(out: Path, name: str) -> None:
         assert places(check(out, deep=False)) & {name, "cube.zarr"}
 
 
-@pytest.mark.parametrize("name", ["index.parquet", "stats.json", "receipts/u00001.json", SHARD])
+@pytest.mark.parametrize("name", ["index.parquet", "stats.json", "croissant.json", "receipts/u00001.json", SHARD])
 def test_one_flipped_bit_is_found(out: Path, name: str) -> None:
     whole = (out / name).read_bytes()
     for seed in range(6):
@@ -195,7 +195,7 @@ def test_a_table_of_chips_that_says_something_else_is_found(out: Path, column: s
     table = parquet.read_table(out / "chips.parquet")
     turned = table.set_column(table.column_names.index(column), column, table[column].take(list(range(17, -1, -1))))
     parquet.write_table(turned, out / "chips.parquet")
-    assert places(check(out, deep=False)) == {"chips.parquet"}
+    assert places(check(out, deep=False)) == {"chips.parquet", "croissant.json"}
 
 
 def test_the_remedy_of_a_damaged_unit_mends_it(whole: Path, out: Path, asked: Request) -> None:
