@@ -5,12 +5,13 @@ and is not done again, an unfinished one is done anew and writes the same bytes.
 """
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
 from ingest import cube, planfile, receipt, search_cache, shards, units
-from ingest.assemble import assemble
+from ingest.assemble import Made, assemble
 from ingest.assemble_stack import assemble_stacks
 from ingest.heap import keep_freed_memory
 from ingest.plan import IngestPlan, Unit
@@ -146,6 +147,11 @@ def run_unit(unit: Unit, *, store: Store, request: Request, with_label: bool, fi
     keep_freed_memory()
     make = assemble if request.kind == "pair" else assemble_stacks
     made = list(make(unit, request, with_label=with_label))
+    return publish_unit(store, unit, made, request=request, fingerprint=fingerprint)
+
+
+def publish_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Request, fingerprint: str) -> UnitDone:
+    """A unit's chips → its rows of the cube, its shards, its receipt."""
     with store.telling(cube.CUBE_NAME):
         cube.write_unit(store, unit, made)
     done = shards.write_unit(store, unit, made, request=request, fingerprint=fingerprint)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.flags import Aois, Around, Dates, Json, Refresh, parse_areas, takes_request
+from ingest.flags import Aois, Around, CodecName, Dates, Json, Refresh, parse_areas, takes_request
 from pipeline.errors import CatalogError, PretrainError, SourceError, redact
 
 if TYPE_CHECKING:
@@ -144,6 +144,50 @@ def verify(
         for finding in verdict.findings:
             typer.echo(f"ingest: {finding}", err=True)
     raise typer.Exit(1 if verdict.findings else 0)
+
+
+@app.command()
+def stats(
+    out: Annotated[str, typer.Argument(help="A finished data set.")],
+    *,
+    by: Annotated[
+        str, typer.Option(help="Tell apart by split, season, orbit, backscatter, zone, year; with commas between.")
+    ] = "",
+    threads: Annotated[int, typer.Option(min=1, help="Samples read at a time.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Measure the statistics of a finished data set again: of the training samples, or of groups."""
+    from ingest import restats
+    from ingest.samples import open_set
+    from pipeline.store import Store
+
+    groups = tuple(name.strip() for name in by.split(",") if name.strip())
+    found = restats.measure(open_set(Store.at(out)), groups, threads=threads)
+    typer.echo(json.dumps(restats.as_json(found)) if as_json else "\n".join(restats.lines(found)))
+
+
+@app.command()
+def shards(
+    *,
+    from_cube: Annotated[str, typer.Option(help="A finished data set with its plan and cube.")],
+    out: Annotated[str, typer.Option(help="Where the new data set goes.")],
+    chip_px: Annotated[int | None, typer.Option(help="Cut chips into pieces of so many pixels of 10 m.")] = None,
+    codec: Annotated[CodecName | None, typer.Option(help="b2: blosc2. npy: raw numpy.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Units at a time.")] = 4,
+    as_json: Json = False,
+) -> None:
+    """Make another data set out of a finished one, without downloading: smaller chips, or another codec."""
+    from ingest import facts
+    from ingest.progress import BuildProgress
+    from ingest.recut import recut
+    from pipeline.codec import Codec
+
+    chosen: Codec | None = None
+    if codec is not None:
+        chosen = codec.value
+    with BuildProgress() as progress:
+        built = recut(from_cube, out, chip_px=chip_px, codec=chosen, threads=threads, progress=progress)
+    _report(facts.of_data_set(built, out), as_json=as_json)
 
 
 def main() -> None:

@@ -242,6 +242,11 @@ def read_row(group: zarr.Group, row: int) -> dict[str, NDArray[Any]]:
     return {name: np.asarray(_array(group, name)[row]) for name in _CHIP_TYPES if name in group}
 
 
+def read_rows(group: zarr.Group, start: int, stop: int) -> dict[str, NDArray[Any]]:
+    """The chips in rows `start` to `stop` (excluded), by array."""
+    return {name: np.asarray(_array(group, name)[start:stop]) for name in _CHIP_TYPES if name in group}
+
+
 def chip_shapes(group: zarr.Group) -> dict[str, tuple[int, ...]]:
     """Shape of one sample's chip in every array."""
     return {name: _array(group, name).shape[1:] for name in _CHIP_TYPES if name in group}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import rasterio
 from rasterio.windows import Window
 
+from ingest import signing
 from ingest.grid import Affine6
 from ingest.raster import GDAL_OPTIONS
 
@@ -39,30 +40,33 @@ class Header:
 
 
 def look(href: str) -> Header:
-    """Open the file at `href` and read its middle block.
+    """Open the file at `href`, signed where its host asks for it, and read its middle block.
 
     Raises:
         RasterioError: it cannot be opened or read.
     """
-    with rasterio.Env(**GDAL_OPTIONS):
-        began_s = time.perf_counter()
-        with rasterio.open(href) as file:
-            opened_s = time.perf_counter()
-            height, width = file.block_shapes[0]
-            row, col = file.height // 2 // height * height, file.width // 2 // width * width
-            block = file.read(1, window=Window(col, row, min(width, file.width - col), min(height, file.height - row)))
-            read_s = time.perf_counter()
-            a, b, c, d, e, f = tuple(file.transform)[:6]
-            return Header(
-                epsg=file.crs.to_epsg() if file.crs else None,
-                transform=(a, b, c, d, e, f),
-                height_px=file.height,
-                width_px=file.width,
-                dtype=file.dtypes[0],
-                nodata=file.nodata,
-                block_px=(height, width),
-                overviews=len(file.overviews(1)),
-                open_ms=(opened_s - began_s) * 1e3,
-                block_ms=(read_s - opened_s) * 1e3,
-                block_bytes=block.nbytes,
-            )
+    with rasterio.Env(**GDAL_OPTIONS, **signing.options(href)):
+        return signing.reading(href, _look)
+
+
+def _look(address: str) -> Header:
+    began_s = time.perf_counter()
+    with rasterio.open(address) as file:
+        opened_s = time.perf_counter()
+        height, width = file.block_shapes[0]
+        row, col = file.height // 2 // height * height, file.width // 2 // width * width
+        block = file.read(1, window=Window(col, row, min(width, file.width - col), min(height, file.height - row)))
+        a, b, c, d, e, f = tuple(file.transform)[:6]
+        return Header(
+            epsg=file.crs.to_epsg() if file.crs else None,
+            transform=(a, b, c, d, e, f),
+            height_px=file.height,
+            width_px=file.width,
+            dtype=file.dtypes[0],
+            nodata=file.nodata,
+            block_px=(height, width),
+            overviews=len(file.overviews(1)),
+            open_ms=(opened_s - began_s) * 1e3,
+            block_ms=(time.perf_counter() - opened_s) * 1e3,
+            block_bytes=block.nbytes,
+        )

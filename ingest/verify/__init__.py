@@ -7,16 +7,15 @@ compares each with its row of the cube, and measures the statistics again.
 Not covered, because nothing repeats it: `created_by` in the manifest, the cube's titles, and the hrefs in the plan.
 """
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
 
 from ingest import cube
 from ingest.plan import IngestPlan
 from ingest.receipt import Outcome, Receipt
+from ingest.threads import in_order
 from ingest.verify import whole
 from ingest.verify.chip_table import ChipTable
 from ingest.verify.finding import COPY, Finding
@@ -28,8 +27,6 @@ from pipeline.errors import ContractError, UsageError, VersionMismatch
 from pipeline.manifest import MANIFEST_NAME, Manifest, ShardEntry
 from pipeline.store import Store
 
-A = TypeVar("A")
-B = TypeVar("B")
 FOREIGN_NAME = "foreign.json"
 """Stands in data sets that `train/index.py` made of other people's tars."""
 
@@ -152,19 +149,3 @@ def _present(known: Known) -> dict[str, set[int]]:
 
 def _one(unit_id: str, *, known: Known, entries: Mapping[str, Sequence[ShardEntry]]) -> Checked:
     return check_unit(unit_id, entries.get(unit_id, []), known)
-
-
-def in_order(work: Callable[[A], B], items: Iterable[A], *, threads: int) -> Iterator[B]:
-    """`work` of every item, in order, a bounded number of them at a time."""
-    waiting: deque[Future[B]] = deque()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) >= 2 * max(1, threads):
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()

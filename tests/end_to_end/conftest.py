@@ -1,9 +1,13 @@
 """A small synthetic Earth, with and without noise, built once for all end-to-end tests."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import shapely
+
+if find_spec("rasterio"):
+    from tiny_earth import tiny  # noqa: F401  a fixture
 
 AREA = (11.97, 47.99, 12.02, 48.03)
 

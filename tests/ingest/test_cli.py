@@ -26,6 +26,8 @@ FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--refresh", "--json"},
     "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--refresh", "--json"},
     "doctor": SHARED | {"--out", "--workers", "--json"},
+    "stats": {"out", "--by", "--threads", "--json"},
+    "shards": {"--from-cube", "--out", "--chip-px", "--codec", "--threads", "--json"},
     "verify": {"out", "--deep", "--threads", "--json"},
     "make-earth": {"--aoi", "--around", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},
 }
@@ -251,3 +253,16 @@ def test_explain_one_cell(run: Any, tiny: Any, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
     code, _, err = run("plan", *_flags(tiny, "--explain", "nowhere"))
     assert (code, len(err.splitlines())) == (2, 1)
+
+
+def test_stats_and_smaller_chips_of_a_data_set(run: Any, tiny: Any, tmp_path: Path) -> None:
+    run("build-shards", *_flags(tiny, "--out", tmp_path / "out", "--workers", "0"))
+    code, out, _ = run(
+        "shards", "--from-cube", tmp_path / "out", "--out", tmp_path / "cut", "--chip-px", "12", "--json"
+    )
+    assert (code, json.loads(out)["chips"]) == (0, 4 * 18)
+    code, out, _ = run("stats", tmp_path / "cut", "--by", "split,season")
+    assert code == 0
+    assert len(out.splitlines()) == 15
+    code, out, _ = run("stats", tmp_path / "cut", "--json")
+    assert set(json.loads(out)) == {"train"}

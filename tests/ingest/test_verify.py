@@ -12,7 +12,7 @@ import pytest
 
 from ingest.build import build
 from ingest.request import Request
-from ingest.verify import Verdict, in_order, verify
+from ingest.verify import Verdict, verify
 from pipeline import manifest, record
 from pipeline.errors import UsageError, VersionMismatch
 from pipeline.store import Store
@@ -220,13 +220,3 @@ def test_what_is_no_finished_data_set_is_a_mistake(out: Path) -> None:
     (out / "manifest.json").unlink()
     with pytest.raises(UsageError, match="not a finished data set"):
         check(out)
-
-
-def test_units_are_told_in_order_and_few_at_a_time() -> None:
-    begun: list[int] = []
-    seen = 0
-    for number in in_order(lambda one: begun.append(one) or one, range(50), threads=3):
-        assert number == seen
-        seen += 1
-        assert len(begun) <= seen + 6
-    assert seen == 50
