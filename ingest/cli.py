@@ -147,6 +147,21 @@ def verify(
 
 
 @app.command()
+def report(
+    out: Annotated[str, typer.Argument(help="A finished data set.")],
+    *,
+    page: Annotated[str, typer.Option(help="The page to write, HTML: a path or any fsspec URL.")],
+    sheets: Annotated[int, typer.Option(min=0, help="Shards with pictures.")] = 8,
+    samples: Annotated[int, typer.Option(min=1, help="Samples of each of them.")] = 12,
+) -> None:
+    """Write one self-contained page: map, reasons, distributions, statistics, S2 beside S1."""
+    from ingest.report import write
+    from pipeline.store import Store
+
+    typer.echo(write(Store.at(out), page, sheets=sheets, samples=samples))
+
+
+@app.command()
 def stats(
     out: Annotated[str, typer.Argument(help="A finished data set.")],
     *,

@@ -26,6 +26,7 @@ FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--refresh", "--json"},
     "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--refresh", "--json"},
     "doctor": SHARED | {"--out", "--workers", "--json"},
+    "report": {"out", "--page", "--sheets", "--samples"},
     "stats": {"out", "--by", "--threads", "--json"},
     "shards": {"--from-cube", "--out", "--chip-px", "--codec", "--threads", "--json"},
     "verify": {"out", "--deep", "--threads", "--json"},

@@ -1,0 +1,97 @@
+"""Numbers → inline SVG: a map of cells, and bars."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from math import cos, radians
+
+import numpy as np
+
+COLOURS = {"train": "#2a7f3f", "val": "#2b6cb0", "rejected": "#d97706", "left out": "#9ca3af"}
+"""By what became of a cell."""
+_WIDTH, _HEIGHT, _EDGE = 860.0, 460.0, 24.0
+_SMALLEST = 5.0
+"""Pixels. Cells far apart would otherwise be too small to be seen."""
+Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees."""
+
+
+def cell_map(cells: Sequence[tuple[Box, str, str]]) -> str:
+    """A map, north up, of cells with what became of them (a key of `COLOURS`) and a title."""
+    if not cells:
+        return "<p>No cell.</p>"
+    boxes = np.array([box for box, _, _ in cells])
+    west, south = boxes[:, :2].min(0).tolist()
+    east, north = boxes[:, 2:].max(0).tolist()
+    squeeze = max(cos(radians((south + north) / 2)), 0.1)
+    scale = min(
+        (_WIDTH - 2 * _EDGE) / max((east - west) * squeeze, 1e-6), (_HEIGHT - 2 * _EDGE) / max(north - south, 1e-6)
+    )
+    height = min(_HEIGHT, (north - south) * scale + 2 * _EDGE + 16)
+    shift = _EDGE + max(0.0, (_WIDTH - 2 * _EDGE - (east - west) * squeeze * scale) / 2)
+    order = ("left out", "rejected", "val", "train")
+    parts = [f'<rect width="{_WIDTH:.0f}" height="{height:.0f}" fill="#f4f6f8" stroke="#d1d5db"/>']
+    for (w, s, e, n), became, title in sorted(cells, key=lambda cell: order.index(cell[1])):
+        wide, high = max((e - w) * squeeze * scale, _SMALLEST), max((n - s) * scale, _SMALLEST)
+        x = shift + ((w + e) / 2 - west) * squeeze * scale - wide / 2
+        y = _EDGE + (north - (n + s) / 2) * scale - high / 2
+        parts.append(
+            f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" fill="{COLOURS[became]}" '
+            f'fill-opacity=".75" stroke="#fff" stroke-width=".5"><title>{escape(title)}</title></rect>'
+        )
+    label = f"{west:.3f} to {east:.3f} degrees east, {south:.3f} to {north:.3f} north"
+    parts.append(f'<text x="{_WIDTH / 2}" y="{height - 4:.0f}" text-anchor="middle">{label}</text>')
+    return _svg(_WIDTH, height, parts)
+
+
+def bars(counts: Sequence[float], ends: tuple[float, float], unit: str, *, size: tuple[float, float]) -> str:
+    """A histogram of equal bins between `ends`."""
+    width, height = size
+    tallest = max([*counts, 1])
+    step = width / max(len(counts), 1)
+    parts = [
+        f'<rect x="{i * step:.2f}" y="{height - height * count / tallest:.2f}" width="{max(step - 0.6, 0.4):.2f}" '
+        f'height="{height * count / tallest:.2f}" fill="#4b5563"><title>{count:,.0f}</title></rect>'
+        for i, count in enumerate(counts)
+    ]
+    parts.append(f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="#111"/>')
+    parts.append(f'<text x="0" y="{height + 13}">{ends[0]:g}</text>')
+    parts.append(f'<text x="{width}" y="{height + 13}" text-anchor="end">{ends[1]:g} {escape(unit)}</text>')
+    return _svg(width, height + 17, parts)
+
+
+def histogram(values: Sequence[float], unit: str, *, bins: int = 24) -> str:
+    """A histogram of values between the least and the largest, or a word where there is none."""
+    known = np.array([value for value in values if value is not None and np.isfinite(value)])
+    if not known.size:
+        return "<p>None known.</p>"
+    low, high = min(0.0, float(known.min())), max(float(known.max()), 1e-9)
+    counts, _ = np.histogram(known, bins=bins, range=(low, high))
+    said = f"<p>{known.size:,} values, median {np.median(known):.2f} {escape(unit)}</p>"
+    ends = (round(low, 2), round(high, 2))
+    return bars(counts.tolist(), ends, unit, size=(400, 110)) + said
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """An HTML table; numbers stand to the right."""
+    cells = "".join(
+        "<tr>"
+        + "".join(f"<td{'' if isinstance(one, str) else ' class=n'}>{escape(str(one))}</td>" for one in row)
+        + "</tr>"
+        for row in rows
+    )
+    numeric = ["" if not rows or isinstance(one, str) else " class=n" for one in (rows[0] if rows else head)]
+    named = "".join(f"<th{kind}>{escape(one)}</th>" for one, kind in zip(head, numeric, strict=False))
+    return f"<table>{f'<tr>{named}</tr>' if head else ''}{cells}</table>"
+
+
+def legend(colours: Mapping[str, str]) -> str:
+    """What the colours of the map mean."""
+    return "<p>" + " ".join(f'<i style="background:{colour}"></i> {name}' for name, colour in colours.items()) + "</p>"
+
+
+def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img">'
+        + "".join(parts)
+        + "</svg>"
+    )
