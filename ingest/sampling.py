@@ -2,7 +2,8 @@
 
 A small area's cells are listed and ranked by a hash of seed and id. Of a large one (a continent, the globe) no list is
 made: positions are drawn evenly over the ground and moved to the cell that holds them; each cell counts once. Either
-way a larger number only adds to a smaller one, and the order in which areas are given changes nothing.
+way a larger number only adds to a smaller one (but for the rounding of shares), and the order in which areas are given
+changes nothing.
 """
 
 import hashlib

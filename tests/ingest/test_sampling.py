@@ -89,14 +89,15 @@ def test_seed_order_and_number(way: str, ask: Ask) -> None:
 
 
 def test_every_cell_has_the_same_chance(way: str, ask: Ask) -> None:
-    """Parts with boxes that overlap, one of them a thin triangle: 12 of the cells, 150 times."""
+    """Parts with boxes that overlap, and a strip: 12 of the cells, 150 times."""
     request, how = ask(12)
     slope = [(15, 48), (15.12, 48), (15.12, 48.09)]
     above = [(15, 48.01), (15.1, 48.085), (15, 48.1)]
-    parts = shapely.MultiPolygon([shapely.Polygon(slope), shapely.Polygon(above)])
+    strip = shapely.box(15.2, 48, 15.212, 48.35)  # a cell wide, so that parts of all its cells lie outside
+    parts = shapely.MultiPolygon([shapely.Polygon(slope), shapely.Polygon(above), strip])
     areas = (replace(request.areas[0], wkt=parts.wkt),)
     count = len(lattice_cells(parts, 100))
-    assert 60 < count < 120
+    assert 100 < count < 160
     seen = Counter[str]()
     for seed in range(150):
         seen.update(cell.cell_id for cell in draw(replace(request, areas=areas, seed=seed, chip_px=100), how))
