@@ -193,10 +193,12 @@ def _blocks(cells: list[Cell], block_px: int) -> Counter[Any]:
 def test_blocks_are_filled_one_after_the_other(way: str, ask: Ask) -> None:
     """Twenty chips of 264 px lie in three blocks of 1024: nine, nine and two; by cells they lie in nearly twenty."""
     aoi = "14.6,45.3,15.0,45.7"
-    blocks, cells = (
-        _blocks(draw(*ask(20, aoi, sampler=name, grid="blocks", block_px=1024, chip_px=264)), 1024)
-        for name in ("blocks", "grid")
-    )
+    drawn = [
+        draw(*ask(20, aoi, sampler=name, grid="blocks", block_px=1024, chip_px=264)) for name in ("blocks", "grid")
+    ]
+    many = draw(*ask(104, aoi, sampler="blocks", grid="blocks", block_px=1024, chip_px=264))
+    assert len({cell.cell_id for cell in many}) == 104
+    blocks, cells = (_blocks(found, 1024) for found in drawn)
     assert len(cells) > 10
     assert sum(blocks.values()) == 20
     assert len(blocks) <= 6  # some lie on the area's edge
