@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ingest.coregister import estimate_shift
 from ingest.mosaic import Image, Refused, compose
 from ingest.plan import PairTask, Task, Unit
-from ingest.quality import QualityReport, judge, make_mask, refused
+from ingest.quality import QualityReport, judge, refused
 from ingest.raster import Coordinates
 from ingest.request import Request
 from ingest.scene import Scene
-from ingest.sensors import cloud_of, read_labels, read_s1, read_s2
+from ingest.sensors import mask_of, read_labels, read_s1, read_s2
 from pipeline.bands import S1_NAMES
 from pipeline.sample import PairSample, Sample, SampleMeta
 
@@ -45,7 +45,7 @@ def assemble(unit: Unit, request: Request, *, with_label: bool) -> Iterator[Made
     cells = [task.cell for task in tasks]
     s2 = compose(
         [task.s2 for task in tasks],
-        lambda scene, at: read_s2(scene, [cells[i] for i in at], bands=request.s2_bands, shared=shared),
+        lambda scene, at: read_s2(scene, [cells[i] for i in at], request=request, shared=shared),
     )
     s1 = compose([task.s1 for task in tasks], lambda scene, at: read_s1(scene, [cells[i] for i in at], shared=shared))
     labels = read_labels(tasks, shared) if with_label else None
@@ -64,9 +64,9 @@ def _made(
     if isinstance(s2, Refused) or isinstance(s1, Refused) or isinstance(label, Refused):
         why = next(one for one in (s2, s1, label) if isinstance(one, Refused))
         return Made(task=task, quality=refused(why), sample=None)
-    mask = make_mask(s2.valid, s1.valid, s2.scl)
+    mask, cloud = mask_of(s2, s1.valid, request)
     limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
-    quality = judge(mask, cloud_of(s2, mask), **limits)
+    quality = judge(mask, cloud, **limits)
     if quality.reason:
         return Made(task=task, quality=quality, sample=None)
     sample = PairSample(

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from ingest.assemble import Made, resampled, scene_names
 from ingest.mosaic import Image, Refused, compose
 from ingest.plan import StackTask, Unit
-from ingest.quality import QualityReport, judge, make_mask, refused
+from ingest.quality import QualityReport, judge, refused
 from ingest.raster import Coordinates
 from ingest.request import Request, spacing
 from ingest.scene import Scene
-from ingest.sensors import cloud_of, read_labels, read_s1, read_s2
+from ingest.sensors import mask_of, read_labels, read_s1, read_s2
 from ingest.spacing import Spacing, chain, lengths
 from pipeline.bands import S1_NAMES
 from pipeline.sample import SampleMeta, StackSample
@@ -109,7 +109,7 @@ def _read(scene: Scene, wanting: Sequence[_Series], request: Request, shared: Co
     cells = [one.task.cell for one in wanting]
     images = compose(
         [one.candidate(scene) or scene for one in wanting],
-        lambda part, at: read_s2(part, [cells[i] for i in at], bands=request.s2_bands, shared=shared),
+        lambda part, at: read_s2(part, [cells[i] for i in at], request=request, shared=shared),
     )
     frames: list[_Frame | Refused] = [
         image if isinstance(image, Refused) else _frame(image, None, request) for image in images
@@ -129,9 +129,9 @@ def _read(scene: Scene, wanting: Sequence[_Series], request: Request, shared: Co
 
 
 def _frame(s2: Image, s1: Image | None, request: Request) -> _Frame:
-    mask = make_mask(s2.valid, np.ones_like(s2.valid) if s1 is None else s1.valid, s2.scl)
+    mask, cloud = mask_of(s2, np.ones_like(s2.valid) if s1 is None else s1.valid, request)
     limits = {"max_nodata": request.max_nodata_percent / 100, "max_cloud": request.max_cloud_percent / 100}
-    return _Frame(s2=s2, s1=s1, mask=mask, quality=judge(mask, cloud_of(s2, mask), **limits))
+    return _Frame(s2=s2, s1=s1, mask=mask, quality=judge(mask, cloud, **limits))
 
 
 def _made(series: _Series, request: Request, label: NDArray[np.uint8] | Refused | None) -> Made:

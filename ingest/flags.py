@@ -90,8 +90,13 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     frames: Annotated[int | None, typer.Option(help="stack: dates of each (3, or 4 with --seasons).")] = None,
     min_gap: Annotated[str | None, typer.Option(help="stack: shortest time between two dates, as 12h (20d).")] = None,
     seasons: Annotated[bool, typer.Option("--seasons", help="stack: each date in the season after the last.")] = False,
-    bands: Annotated[str | None, typer.Option(help="stack: S2 bands to store, as B02,B03,B04 (all).")] = None,
+    bands: Annotated[str, typer.Option(help="S2 bands to store, as B02,B03,B04 (all: 12 of l2a, 13 of l1c).")] = "",
     max_cloud: Annotated[float, typer.Option(help="Percent of a chip that may be cloud.")] = 20.0,
+    cloud_percent: Annotated[
+        float | None,
+        typer.Option(help="Probability from which a pixel is cloud, by the product or the model (off; 50)."),
+    ] = None,
+    cloud_model: Annotated[str, typer.Option(help="module:function of a cloud model of yours.")] = "",
     max_nodata: Annotated[float, typer.Option(help="Percent of a chip that either sensor may lack.")] = 1.0,
     chip_px: Annotated[int, typer.Option(help="Side of a chip in pixels of 10 m.")] = 264,
     grid: Annotated[
@@ -130,6 +135,7 @@ def _request(  # noqa: PLR0913  one parameter is one flag
 ) -> "Request":
     """The flags that decide which bytes are written, as one value."""
     from ingest.aoi import parse_dates
+    from ingest.cloud import load
     from ingest.profiles import profile_of
     from ingest.request import (
         Request,
@@ -146,10 +152,8 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     pairs = kind is Kind.pair
     if block_px is not None and grid is not Grid.blocks:
         raise UsageError("--block-px is for --grid blocks. Leave it out, or take that grid.")
-    if pairs and (frames, min_gap, bands, seasons) != (None, None, None, False):
-        raise UsageError(
-            "--frames, --min-gap, --seasons and --bands are for --kind stack. Leave them out, or make stacks."
-        )
+    if pairs and (frames, min_gap, seasons) != (None, None, False):
+        raise UsageError("--frames, --min-gap and --seasons are for --kind stack. Leave them out, or make stacks.")
     if pairs and s1_gap is not None:
         raise UsageError("--s1-gap is for --kind stack; the longest time between S2 and S1 of a pair is --max-gap.")
     if not pairs and one_to_one:
@@ -157,6 +161,9 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     if not (pairs or s1) and (orbit is not Orbit.any or tracks or s1_gap):
         raise UsageError("--orbit, --tracks and --s1-gap are about S1. Ask for it with --s1 rtc, or leave them out.")
     radar_gap = parse_gap(max_gap or "3d", "--max-gap") if pairs else parse_gap(s1_gap or "3d", "--s1-gap")
+    collection = parse_s2(s2, profile_of(catalog))
+    if cloud_model:
+        load(cloud_model)
     return check(
         Request(
             kind=kind.value,
@@ -168,13 +175,15 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             tracks=parse_tracks(tracks),
             one_to_one=one_to_one,
             frames=1 if pairs else frames if frames is not None else 4 if seasons else 3,
-            s2=parse_s2(s2, profile_of(catalog)),
+            s2=collection,
             s1=parse_s1(s1 or "rtc", profile_of(catalog)) if pairs or s1 else (),
             min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
             widest_gap_hours=None if pairs or max_gap is None else parse_gap(max_gap, "--max-gap"),
             seasons=seasons,
-            s2_bands=parse_bands(bands or ""),
+            s2_bands=parse_bands(bands, collection),
             max_cloud_percent=max_cloud,
+            cloud_percent=50.0 if cloud_model and cloud_percent is None else cloud_percent,
+            cloud_model=cloud_model,
             max_nodata_percent=max_nodata,
             chip_px=chip_px,
             grid=grid.value,

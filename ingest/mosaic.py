@@ -6,6 +6,7 @@ across a seam; what is warped next to missing data takes no part of it either (`
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,7 +31,7 @@ class Block:
     """What was added to the digital numbers and by which rule: `-1000 baseline`; empty for radar."""
     scl: NDArray[np.generic] | None = None
     """(n, H, W) scene classification; None where the product has none."""
-    cloud_percent: NDArray[np.generic] | None = None
+    cloud_percent: NDArray[Any] | None = None
     """(n, H, W) percent. Probability of cloud; None where the product has none or nobody asks."""
 
 
@@ -46,7 +47,7 @@ class Image:
     """(C,) whether a band was interpolated anywhere."""
     scl: NDArray[np.generic] | None
     """(H, W) scene classification."""
-    cloud_percent: NDArray[np.generic] | None
+    cloud_percent: NDArray[Any] | None
     """(H, W) percent. Probability of cloud."""
     offsets: Mapping[str, str]
     """By id of the scenes that gave a pixel: what was added to the digital numbers and by which rule."""

@@ -35,7 +35,10 @@ class QualityReport:
 
 
 def make_mask(
-    s2_valid: NDArray[np.bool_], s1_valid: NDArray[np.bool_], scl: NDArray[np.generic] | None
+    s2_valid: NDArray[np.bool_],
+    s1_valid: NDArray[np.bool_],
+    scl: NDArray[np.generic] | None,
+    cloudy: NDArray[np.bool_] | None = None,
 ) -> NDArray[np.uint8]:
     """(H, W) `MaskBit`s.
 
@@ -43,11 +46,14 @@ def make_mask(
         s2_valid: (H, W) True where all optical bands have data.
         s1_valid: (H, W) True where both polarisations have data.
         scl: (H, W) scene classification, None where the product has none.
+        cloudy: (H, W) True where a probability says cloud, None where there is none.
     """
     mask = np.where(s2_valid, 0, MaskBit.S2_NODATA) | np.where(s1_valid, 0, MaskBit.S1_NODATA)
     if scl is not None:
         for value, bit in SCL_BITS.items():
             mask |= np.where(scl == value, bit, 0)
+    if cloudy is not None:
+        mask |= np.where(cloudy, MaskBit.CLOUD, 0)
     return mask.astype(np.uint8)
 
 

@@ -12,7 +12,7 @@ from ingest.block_grid import check_block
 from ingest.grid import MOST_CELLS, check_chip_px
 from ingest.profiles import Profile
 from ingest.spacing import Spacing
-from pipeline.bands import S2_NAMES
+from pipeline.bands import L1C_NAMES, S2_NAMES
 from pipeline.codec import Codec, Kind
 from pipeline.errors import UsageError
 
@@ -84,9 +84,13 @@ class Request:
     seasons: bool
     """Whether each date of a stack lies in the season after the one before it."""
     s2_bands: tuple[str, ...]
-    """Stored S2 bands, in storage order; all of them for pairs."""
+    """Stored S2 bands, in storage order."""
     max_cloud_percent: float
     """Percent of a chip's pixels that may be cloud."""
+    cloud_percent: float | None
+    """Percent. Probability of cloud from which a pixel is one; None leaves it to the scene classification."""
+    cloud_model: str
+    """`module:function` of a cloud model of the user's; empty for none."""
     max_nodata_percent: float
     """Percent of a chip's pixels that may have no data in one of the sensors."""
     chip_px: int
@@ -235,17 +239,19 @@ def parse_tracks(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(name) for name in names}))
 
 
-def parse_bands(text: str) -> tuple[str, ...]:
-    """S2 bands of `B02,B03,B04`, in storage order; all of them for an empty text.
+def parse_bands(text: str, s2: str) -> tuple[str, ...]:
+    """S2 bands of `B02,B03,B04`, in storage order; all that collection `s2` has for an empty text.
 
     Raises:
-        UsageError: an unknown band.
+        UsageError: an unknown band, or B10 of Level-2A.
     """
+    offered = L1C_NAMES if "l1c" in s2 else S2_NAMES
     names = {name.strip().upper() for name in text.split(",") if name.strip()}
-    unknown = sorted(names - {*S2_NAMES})
+    unknown = sorted(names - {*offered})
     if unknown:
-        raise UsageError(f"--bands {text!r}: {unknown} are no bands of Level-2A. Choose from {','.join(S2_NAMES)}.")
-    return tuple(name for name in S2_NAMES if name in names) or S2_NAMES
+        hint = " B10 is a band of Level-1C: --s2 l1c." if unknown == ["B10"] else ""
+        raise UsageError(f"--bands {text!r}: {unknown} are no bands of {s2}. Choose from {','.join(offered)}.{hint}")
+    return tuple(name for name in offered if name in names) or offered
 
 
 def check(request: Request) -> Request:
@@ -258,6 +264,7 @@ def check(request: Request) -> Request:
     for flag, value in (
         ("--max-cloud", request.max_cloud_percent),
         ("--max-nodata", request.max_nodata_percent),
+        ("--cloud-percent", request.cloud_percent or 0),
         ("--val", request.val_percent),
     ):
         if not 0 <= value <= 100:

@@ -42,6 +42,7 @@ _ALIASES: Mapping[str, str] = {
     "swir16": "B11",
     "swir22": "B12",
     "scl": "SCL",
+    "cloud": "CLD",
     "vv": "VV",
     "vh": "VH",
 }
@@ -121,7 +122,7 @@ class Scene:
     grid: Grid | None
     """Of the 10 m bands; None where the catalog does not say."""
     assets: Mapping[str, Asset]
-    """By band name: `B01`, `VV`, `SCL`, `label`."""
+    """By band name: `B01`, `VV`, `SCL`, `CLD` (probability of cloud), `label`."""
     classes: tuple[str, ...]
     """Class names of the whole scene, where a property gives some."""
     fills: "tuple[Scene, ...]" = ()
@@ -237,7 +238,7 @@ def _assets(item: Item, sensor: str, baseline: str | None) -> dict[str, Asset]:
         name = _ALIASES.get(key, re.sub(r"_\d+m$", "", key))
         if name in L1C_NAMES:
             found.setdefault(name, _asset(item, asset, offset=decide(item["properties"], asset, baseline)))
-        elif name in S1_NAMES or name == "SCL":
+        elif name in S1_NAMES or name in {"SCL", "CLD"}:
             found.setdefault(name, _asset(item, asset))
     return found
 

@@ -8,14 +8,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ingest.cloud import cloudy
 from ingest.faults import classify
 from ingest.grid import Cell
 from ingest.header import SceneRefused
 from ingest.mosaic import Block, Image, Refused
 from ingest.offset import Testimony, testify_cirrus, testify_coastal
 from ingest.plan import Task
-from ingest.quality import cloud_share
+from ingest.quality import cloud_share, make_mask
 from ingest.raster import Coordinates, read_band, read_bands, read_small
+from ingest.request import Request
 from ingest.scene import Scene
 from pipeline.bands import L1C_NAMES, S1_NAMES
 from pipeline.errors import ReadError, UsageError
@@ -54,9 +56,9 @@ def harmonise(dn: NDArray[np.generic], valid: NDArray[np.bool_], dn_offset: int)
     return np.where(valid, shifted, 0).astype(np.uint16)
 
 
-def read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block | Refused:
-    """Optical bands of one scene on `cells`, digital numbers on the scale without offset, and its classification."""
-    return attempt(partial(_read_s2, scene, cells, bands=bands, shared=shared))
+def read_s2(scene: Scene, cells: Sequence[Cell], *, request: Request, shared: Coordinates) -> Block | Refused:
+    """Optical bands of one scene on `cells`, as digital numbers without offset, and what it says of clouds."""
+    return attempt(partial(_read_s2, scene, cells, request=request, shared=shared))
 
 
 def read_s1(scene: Scene, cells: Sequence[Cell], *, shared: Coordinates) -> Block | Refused:
@@ -66,17 +68,17 @@ def read_s1(scene: Scene, cells: Sequence[Cell], *, shared: Coordinates) -> Bloc
     )
 
 
-def _read_s2(scene: Scene, cells: Sequence[Cell], *, bands: Sequence[str], shared: Coordinates) -> Block:
+def _read_s2(scene: Scene, cells: Sequence[Cell], *, request: Request, shared: Coordinates) -> Block:
 
     dn_offset, words = _offset(scene)
 
     def stored(name: str, dn: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.generic]:
         return harmonise(dn, valid, scene.assets[name].dn_offset if dn_offset is None else dn_offset)
 
-    block = _read(scene, bands, cells, shared=shared, stored=stored, dtype=np.uint16)
-    has_scl = "SCL" in scene.assets
-    scl = read_band(scene, "SCL", cells, shared=shared, classes=True).data if has_scl else None
-    return replace(block, scl=scl, offset=words)
+    block = _read(scene, request.s2_bands, cells, shared=shared, stored=stored, dtype=np.uint16)
+    wanted = {"SCL", *(["CLD"] if request.cloud_percent is not None else [])} & set(scene.assets)
+    extra = {name: read_band(scene, name, cells, shared=shared, classes=True).data for name in sorted(wanted)}
+    return replace(block, scl=extra.get("SCL"), cloud_percent=extra.get("CLD"), offset=words)
 
 
 def _offset(scene: Scene) -> tuple[int | None, str]:
@@ -152,9 +154,19 @@ def _as_classes(data: NDArray[Any], scene: Scene) -> NDArray[np.uint8]:
     return data.astype(np.uint8)
 
 
-def cloud_of(image: Image, mask: NDArray[np.uint8]) -> float | None:
-    """Share of cloud: of the chip where there is a classification, else of the cloudiest whole scene that is known."""
-    if image.scl is not None:
+def mask_of(image: Image, s1_valid: NDArray[np.bool_], request: Request) -> tuple[NDArray[np.uint8], float | None]:
+    """(H, W) `MaskBit`s of a chip, and its share of cloud.
+
+    The share is of the chip where anything was seen of clouds, else of the cloudiest whole scene that is known.
+    """
+    threshold = 50.0 if request.cloud_percent is None else request.cloud_percent
+    clouds = cloudy(image, request.s2_bands, model=request.cloud_model, threshold_percent=threshold)
+    mask = make_mask(image.valid, s1_valid, image.scl, clouds)
+    return mask, _cloud_of(image, mask, seen=image.scl is not None or clouds is not None)
+
+
+def _cloud_of(image: Image, mask: NDArray[np.uint8], *, seen: bool) -> float | None:
+    if seen:
         return cloud_share(mask)
     known = [scene.cloud_percent for scene in image.scenes if scene.cloud_percent is not None]
     return max(known) / 100 if known else None

@@ -154,6 +154,8 @@ def make_request(tiny: Tiny) -> Callable[..., Request]:
             "min_gap_hours": 0.0,
             "s2_bands": S2_NAMES,
             "max_cloud_percent": 20.0,
+            "cloud_percent": None,
+            "cloud_model": "",
             "max_nodata_percent": 1.0,
             "chip_px": 24,
             "grid": "utm",

@@ -21,6 +21,7 @@ SHARED = {
     "--labels", "--codec", "--val", "--seed", "--kind", "--frames", "--min-gap", "--bands",
     "--orbit", "--tracks", "--one-to-one", "--seasons", "--s1-gap",
     "--around", "--block-px", "--guard", "--sample", "--sampler", "--weights", "--shares", "--spread",
+    "--cloud-percent", "--cloud-model",
 }  # fmt: skip
 FLAGS = {
     "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--refresh", "--json"},
@@ -36,9 +37,10 @@ DEFAULTS = {
     "max_gap": None, "max_cloud": 20.0, "max_nodata": 1.0, "chip_px": 264, "grid": "utm", "s1": None,
     "s1_gap": None, "s2": "l2a",
     "labels": "", "codec": "b2", "val": 10.0, "seed": 0, "dates": None, "kind": "pair", "frames": None,
-    "min_gap": None, "bands": None, "orbit": "any", "tracks": "", "one_to_one": False, "seasons": False,
+    "min_gap": None, "bands": "", "orbit": "any", "tracks": "", "one_to_one": False, "seasons": False,
     "around": None, "block_px": None, "guard": "0m", "sample": None,
-    "sampler": None, "weights": None, "shares": None, "spread": None,
+    "sampler": None, "weights": None, "shares": None, "spread": None, "cloud_percent": None,
+    "cloud_model": "",
 }  # fmt: skip
 
 
@@ -127,13 +129,14 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "gap without unit": ({"--max-gap": "3"}, "--max-gap"),
     "frames of pairs": ({"--frames": "3"}, "--kind stack"),
     "a gap within pairs": ({"--kind": "pair", "--min-gap": "20d"}, "--kind stack"),
-    "bands of pairs": ({"--bands": "B02"}, "--kind stack"),
+    "a band of Level-1C in pairs": ({"--bands": "B02,B10"}, "--s2 l1c"),
     "stacks of nothing": ({"--kind": "stack", "--frames": "0"}, "--frames 0"),
     "stacks of less": ({"--kind": "stack", "--frames": "-2"}, "--frames -2"),
     "stack gap without unit": ({"--kind": "stack", "--min-gap": "20"}, "--min-gap '20'"),
     "a band of Level-1C": ({"--kind": "stack", "--bands": "B02,B10"}, "B10"),
     "too few dates": ({"--kind": "stack", "--frames": "4", "--min-gap": "1d"}, "6 cells: 3 dates, 4 wanted"),
     "dates too near": ({"--kind": "stack", "--frames": "2", "--min-gap": "21d"}, "6 cells: 1 dates, 2 wanted"),
+    "a cloud model of nobody": ({"--cloud-model": "nowhere:model"}, "--cloud-model 'nowhere:model'"),
     "cloud above all": ({"--max-cloud": "101"}, "--max-cloud"),
     "negative val": ({"--val": "-1"}, "--val"),
     "unknown protocol": ({"--out": "nosuch://bucket/x"}, "cannot open nosuch://bucket/x"),

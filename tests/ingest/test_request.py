@@ -114,10 +114,18 @@ def test_the_end_of_the_calendar_is_no_crash(
 
 
 def test_bands_come_in_storage_order() -> None:
-    assert parse_bands("b8a, B02,") == ("B02", "B8A")
-    assert parse_bands("") == S2_NAMES
-    with pytest.raises(UsageError, match="B10"):
-        parse_bands("B02,B10")
+    assert parse_bands("b8a, B02,", "sentinel-2-c1-l2a") == ("B02", "B8A")
+    assert parse_bands("", "sentinel-2-l2a") == S2_NAMES
+    with pytest.raises(UsageError, match="B10 is a band of Level-1C"):
+        parse_bands("B02,B10", "sentinel-2-l2a")
+
+
+def test_level_1c_has_thirteen_bands_in_the_order_of_published_statistics() -> None:
+    """B1 to B8, B8A, B9, B10, B11, B12: fMoW-Sentinel's order, which SatMAE's constants follow."""
+    names = parse_bands("", "sentinel-2-l1c")
+    assert names == ("B01", "B02", "B03", "B04", "B05", "B06", "B07", "B08", "B8A", "B09", "B10", "B11", "B12")
+    assert parse_bands("B12,B10", "sentinel-2-l1c") == ("B10", "B12")
+    assert [name for name in names if name != "B10"] == list(S2_NAMES)
 
 
 def test_a_stack_has_a_date(make_request: Callable[..., Request]) -> None:
