@@ -6,10 +6,11 @@ export PYTHONDONTWRITEBYTECODE :=
 PY := .venv/bin/python
 READY := .venv/.ready
 ORACLE := .venv-oracle
+STAC := .venv-stac
 EXTRA ?= dev
 RUN ?= runs/demo
 
-.PHONY: help setup demo test check soak wall oracle clean
+.PHONY: help setup demo test check soak wall oracle stac clean
 
 help:  ## print this
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 10
@@ -53,5 +54,15 @@ $(ORACLE)/.ready: tests/oracles/constraints.txt
 	  || $(ORACLE)/bin/python -m pip install --quiet -r tests/oracles/constraints.txt
 	@touch $@
 
+stac: $(STAC)/.ready  ## create .venv-stac with a STAC API server, which the tests ask (0.1 GB; nothing happens when it is up to date)
+
+$(STAC)/.ready: tests/services/constraints.txt
+	python3 -m venv $(STAC)
+	$(STAC)/bin/python -m pip install --quiet --disable-pip-version-check uv
+	UV_FIND_LINKS="$${PIP_FIND_LINKS:-}" $(STAC)/bin/uv pip install --quiet --python $(STAC)/bin/python \
+	    -r tests/services/constraints.txt \
+	  || $(STAC)/bin/python -m pip install --quiet -r tests/services/constraints.txt
+	@touch $@
+
 clean:  ## remove what make made
-	rm -rf .venv .venv-peers $(ORACLE) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-peers $(ORACLE) $(STAC) runs .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
