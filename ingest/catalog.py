@@ -28,6 +28,8 @@ from pipeline.errors import CatalogError, PretrainError, redact
 from pipeline.store import Store
 
 T = TypeVar("T")
+BATCH = 200
+"""Rows of a table that are made JSON at a time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,7 +129,8 @@ def _from_static(catalog: str, wanted: _Wanted) -> Iterator[Item]:
             pending += [join(address, link["href"]) for link in document["links"] if link["rel"] in {"child", "item"}]
 
 
-def _from_parquet(catalog: str, wanted: _Wanted) -> Iterable[Item]:
+def _from_parquet(catalog: str, wanted: _Wanted) -> Iterator[Item]:
+    import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
     import rustac
@@ -140,9 +143,9 @@ def _from_parquet(catalog: str, wanted: _Wanted) -> Iterable[Item]:
     here &= (pc.field("bbox", "ymin") <= north) & (pc.field("bbox", "ymax") >= south)
     with store.fs.open(store.path(name)) as file:
         table = pq.read_table(file, filters=here & pc.field("collection").isin(list(wanted.collections)))
-    if not table.num_rows:
-        return []
-    return [absolute(item, catalog) for item in rustac.from_arrow(table)["features"]]
+    for first in range(0, table.num_rows, BATCH):
+        rows = table.take(pa.array(range(first, min(first + BATCH, table.num_rows))))  # a copy: rustac takes no slices
+        yield from (absolute(item, catalog) for item in rustac.from_arrow(rows)["features"])
 
 
 def _read_json(address: str) -> dict[str, Any]:

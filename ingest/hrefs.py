@@ -13,13 +13,14 @@ _SIGNATURES = {
 }  # fmt: skip
 _EXTRAS = {"metadata", "overview", "thumbnail"}
 """Roles of assets that are no pixels."""
+_NUMBERS = {"geometry", "bbox"}
 BLOBS = ".blob.core.windows.net"
 """Hosts whose addresses are signed here, so that a signature that a catalog put there is not needed."""
 
 
 def join(base: str, href: str) -> str:
     """`href` seen from the file at `base`."""
-    if urlsplit(href).scheme or href.startswith("/"):
+    if "://" in href or href.startswith("/") or urlsplit(href).scheme:
         return href
     if urlsplit(base).scheme in {"http", "https"}:
         return urljoin(base, href)
@@ -39,7 +40,7 @@ def is_signed(href: str) -> bool:
     >>> is_signed("https://host/a.tif?sv=2024&sig=x"), is_signed("https://host/tiles?assets=visual")
     (True, False)
     """
-    if "://" not in href:
+    if "://" not in href or ("?" not in href and "@" not in href):
         return False
     parts = urlsplit(href)
     names = {name.lower() for name in parse_qs(parts.query, keep_blank_values=True)}
@@ -59,8 +60,7 @@ def unsigned(item: Mapping[str, Any]) -> dict[str, Any]:
                 f"the catalog hands out signed addresses: {key} of {item['id']} at {redact(href)}. They expire before "
                 "a build ends, and are never written. Use a catalog with plain ones, with your own credentials."
             )
-    stripped: dict[str, Any] = _stripped(item)
-    return stripped
+    return {key: value if key in _NUMBERS else _stripped(value) for key, value in item.items()}
 
 
 def _stripped(value: Any) -> Any:
