@@ -143,7 +143,7 @@ def read_small(scene: Scene, band: str, *, shape_px: tuple[int, int] | None = No
 
 
 def check(dataset: rasterio.DatasetReader, scene: Scene, band: str) -> int:
-    """The file's EPSG code, if the file is what its item says; of labels the file's own place holds.
+    """The file's EPSG code, if the file is what its item says.
 
     Raises:
         SceneRefused: it is not, or it is on no map grid.
@@ -159,9 +159,8 @@ def check(dataset: rasterio.DatasetReader, scene: Scene, band: str) -> int:
         dtype=dataset.dtypes[0],
         nodata=None if dataset.nodata is None else value_text(dataset.nodata),
     )
-    wrong = asset.declared and type_disagreement(asset.declared, found)
-    if asset.declared and scene.sensor != "label":
-        wrong = wrong or grid_disagreement(asset.declared, found)
+    said = asset.declared
+    wrong = said and (type_disagreement(said, found) or grid_disagreement(said, found))
     if wrong:
         raise SceneRefused(scene.scene_id, band, asset.href, wrong)
     return int(epsg)

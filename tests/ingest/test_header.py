@@ -182,6 +182,10 @@ CASES: dict[str, tuple[str, str, dict[str, Any], str]] = {
         {"crs": 4326, "transform": None, "gcps": [rasterio.control.GroundControlPoint(0, 0, 15.0, 47.0)]},
         "scene refused: VH of S1-0: ground control points only: not geocoded",
     ),
+    "a moved label": (
+        "labels", "label", {"transform": Affine(10, 0, LEFT + 10, 0, -10, TOP)},
+        "scene refused: label of LULC: header 144 x 144 pixels of 10 from (500050, 5300040), item " + OWN,
+    ),
     "a label elsewhere in another zone": (
         "labels", "label", {"crs": 32632}, "scene refused: label of LULC: header EPSG 32632, item 32633"),
 }  # fmt: skip
