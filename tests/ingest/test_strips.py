@@ -23,7 +23,7 @@ from tiny_earth import EPSG, LEFT, SIDE, T0, TOP, _item, _write_catalog
 from ingest.assemble import assemble
 from ingest.assemble_stack import assemble_stacks
 from ingest.coverage import candidates_by_cell, duplicates, radar_by_cell
-from ingest.grid import Cell, corner_cell, footprints, transformer
+from ingest.grid import Cell, corner_cell, footprints, lattice_cells, transformer
 from ingest.mosaic import UNCLASSIFIED, Block, Image, compose
 from ingest.plan import IngestPlan, scene_ids
 from ingest.planfile import from_parquet, to_parquet
@@ -147,6 +147,29 @@ def test_real_slices_of_a_datatake_cover_the_cells_between_them(stac_records: Pa
         assert abs((scene.parts[0].acquired - scene.parts[1].acquired).total_seconds()) < 30
     for here, outline in zip(found, outlines, strict=True):
         assert not here or (not here[0].fills) == any(scene.footprint.covers(outline) for scene in slices)
+
+
+def test_real_scenes_of_two_zones_at_81_north(stac_records: Path) -> None:
+    """Zones overlap widely there: a cell takes a scene of its own zone where one covers it, and warps elsewhere."""
+    items = json.loads((stac_records / "pc_s2l2a_46X_47X_81N_mixed_zone_N0510.json").read_text())["features"]
+    scenes = [scene for scene in map(parse_scene, items) if isinstance(scene, Scene)]
+    assert {scene.grid.epsg for scene in scenes if scene.grid} == {32646, 32647}
+    assert duplicates(scenes) == {}
+    cells = lattice_cells(shapely.union_all([scene.footprint for scene in scenes]), 1024)
+    outlines = footprints(cells, inset_m=10)
+    found = candidates_by_cell(cells, outlines, scenes, own_grid=False)
+    warped = 0
+    for cell, outline, here in zip(cells, outlines, found, strict=True):
+        alone = [scene for scene in scenes if scene.footprint.covers(outline)]
+        assert len(here) <= 1, "one pass is one candidate, whatever the zone"
+        assert bool(here) >= bool(alone)
+        for scene in here:
+            own = [one for one in alone if one.grid and one.grid.epsg == cell.epsg]
+            assert not own or scene in own
+            warped += scene.grid is not None and scene.grid.epsg != cell.epsg
+            assert all(part.grid and scene.grid and part.grid.epsg == scene.grid.epsg for part in scene.fills)
+    assert sum(map(bool, found)) > 50
+    assert warped, "the overlap of the zones is used"
 
 
 WEST, EAST = shapely.box(14, 47, 15.0050, 49), shapely.box(15.0042, 47, 16, 49)

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from pipeline.bands import S1_BANDS, S1_NAMES, S2_BANDS, S2_NAMES, positions
+from pipeline.bands import L1C_BANDS, L1C_NAMES, S1_BANDS, S1_NAMES, S2_BANDS, S2_NAMES, positions
 from pipeline.errors import BandMismatch
 
 
@@ -38,3 +38,17 @@ def test_positions_follow_names_whatever_the_order() -> None:
 def test_a_band_that_is_not_there_is_named() -> None:
     with pytest.raises(BandMismatch, match="B10"):
         positions(S2_NAMES, ("B02", "B10"))
+
+
+def test_level_1c_holds_what_every_reader_takes_by_name() -> None:
+    """CROMA's twelve without B10, SatMAE's ten of 10 and 20 m; a few bands are not enough for either."""
+    waves = [band.center_nm for band in L1C_BANDS]
+    assert waves == sorted(waves, key=float)
+    assert [L1C_NAMES[i] for i in positions(L1C_NAMES, S2_NAMES)] == list(S2_NAMES)
+    ten = [band.name for band in L1C_BANDS if band.gsd_m < 60]
+    assert len(ten) == 10
+    assert [L1C_NAMES[i] for i in positions(L1C_NAMES, ten)] == ten
+    with pytest.raises(BandMismatch, match="B10"):
+        positions(S2_NAMES, L1C_NAMES)
+    with pytest.raises(BandMismatch, match="B01"):
+        positions(("B02", "B03", "B04"), S2_NAMES)
