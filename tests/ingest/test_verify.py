@@ -15,6 +15,7 @@ from ingest.request import Request
 from ingest.verify import Verdict, verify
 from pipeline import manifest, record
 from pipeline.errors import UsageError, VersionMismatch
+from pipeline.manifest import FORMAT_VERSION
 from pipeline.store import Store
 
 pytestmark = pytest.mark.ingest
@@ -214,7 +215,7 @@ def test_what_is_no_finished_data_set_is_a_mistake(out: Path) -> None:
         check(out)
     (out / "foreign.json").unlink()
     text = (out / "manifest.json").read_text()
-    (out / "manifest.json").write_text(text.replace('"format_version":1', '"format_version":7'))
+    (out / "manifest.json").write_text(text.replace(f'"format_version":{FORMAT_VERSION}', '"format_version":7'))
     with pytest.raises(VersionMismatch):
         check(out)
     (out / "manifest.json").unlink()
