@@ -94,6 +94,8 @@ def _place(scene: Scene, header: Header, name: str) -> Check:
             status="fail", name=place, said="the file has no CRS", todo="Leave the scene out, or mend the file"
         )
     said = f"EPSG:{header.epsg}, {header.width_px} x {header.height_px} pixels of {header.transform[0]:g}"
+    if scene.grid is None and scene.sensor == "label":
+        return Check(status="ok", name=place, said=said)
     if scene.grid is None:
         return Check(
             status="warn", name=place, said=f"{said}; the catalog does not say it", todo="Planning is less exact"
