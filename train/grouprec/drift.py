@@ -11,9 +11,7 @@ from hashlib import blake2b
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipeline.errors import UsageError
 from pipeline.store import Store
@@ -23,6 +21,7 @@ from train.grouprec.fit import Trainer
 from train.grouprec.identify import PseudoGroups
 from train.grouprec.interactions import Dataset, Ints
 from train.grouprec.modes import FitConfig
+from train.grouprec.state import Array
 
 USERS_NAME, ITEMS_NAME = "users.parquet", "items.parquet"
 
@@ -39,7 +38,7 @@ class Yesterday:
     """What each had, as a number."""
     items: Sequence[str]
     """Names."""
-    tensors: Mapping[str, Tensor]
+    arrays: Mapping[str, Array]
     """Of the epoch that was kept."""
 
 
@@ -65,7 +64,7 @@ def read(store: Store) -> Yesterday:
         users=users["user"].to_pylist(),
         marks_U=users["mark"].to_numpy(),
         items=items["item"].to_pylist(),
-        tensors=saving.kept(found),
+        arrays=saving.kept(found),
     )
 
 
@@ -81,7 +80,7 @@ def begin(trainer: Trainer, before: Yesterday, *, seed: int) -> None:
     Raises:
         UsageError: the vectors are of another width or scorer.
     """
-    state, data, was = trainer.state, trainer.data, before.tensors
+    state, data, was = trainer.state, trainer.data, before.arrays
     if was["table"].shape[1] != trainer.config.width or was["head"].shape != state.head_1W.shape:
         raise UsageError(
             f"--from {before.url}: its vectors are {was['table'].shape[1]} wide, or its scorer is another. "
@@ -90,9 +89,8 @@ def begin(trainer: Trainer, before: Yesterday, *, seed: int) -> None:
     users = _numbers(data.names.users, before.users)
     items = _numbers(data.names.items, before.items)
     rows = np.concatenate([users, np.where(items >= 0, items + len(before.users), -1)])
-    known = torch.from_numpy(rows >= 0)
-    state.table_ND[known] = was["table"][torch.from_numpy(rows[rows >= 0])]
-    state.head_1W = was["head"].clone()
+    state.table_ND[rows >= 0] = was["table"][rows[rows >= 0]]
+    state.head_1W = was["head"].copy()
     grouping = trainer.config.grouping
     if grouping is None:
         return
@@ -101,7 +99,7 @@ def begin(trainer: Trainer, before: Yesterday, *, seed: int) -> None:
     found = identify.drifted(
         _renumbered(was, users), vectors_UD, changed_U & trainer.warm_U, grouping.identify, seed=seed
     )
-    state.center_GD, state.assignment_U = torch.from_numpy(found.centers_GD), torch.from_numpy(found.assignment_U)
+    state.center_GD, state.assignment_U = found.centers_GD, found.assignment_U
     if len(found.centers_GD):
         state.targets = pretext.make_targets(found, vectors_UD, trainer.positives, grouping.pretext)
 
@@ -115,11 +113,11 @@ def marks(data: Dataset) -> Ints:
     return total.view(np.int64)
 
 
-def _renumbered(was: Mapping[str, Tensor], users: Ints) -> PseudoGroups:
+def _renumbered(was: Mapping[str, Array], users: Ints) -> PseudoGroups:
     """The groups of the day before, over the users of today."""
-    assignment = was["assignment"].numpy()
+    assignment = was["assignment"]
     own = np.where(users >= 0, assignment[users], -1) if len(assignment) else np.full(len(users), -1)
-    return PseudoGroups(centers_GD=was["centers"].numpy(), assignment_U=own)
+    return PseudoGroups(centers_GD=was["centers"], assignment_U=own)
 
 
 def _numbers(names: NDArray[np.object_] | Ints, before: Sequence[str]) -> Ints:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-import torch
 
 from pipeline.index import crc32c
 from train.grouprec import evaluate, identify, pretext, sampling, ties, validation
@@ -115,7 +114,7 @@ class Trainer:
 
     def vectors(self) -> tuple[Vectors, Vectors]:
         """Of users and items, as they are scored."""
-        spread = self.learner.graph.spread(self.state.table_ND).numpy()
+        spread = self.learner.graph.spread(self.state.table_ND)
         return spread[: self.data.n_users], spread[self.data.n_users :]
 
     def scorer(self) -> VectorScorer:
@@ -129,22 +128,21 @@ class Trainer:
             scorer=self.config.scorer,
             members=self.data.members,
             counted_U=counted,
-            center_GD=self.state.center_GD.numpy(),
+            center_GD=self.state.center_GD,
             together=self.config.together,
         )
 
     def _look_for_groups(self, grouping: GroupingConfig) -> None:
         vectors_UD, seed = self.vectors()[0], self.seed * 1_000_003 + self.state.epochs
         found = identify.identify(vectors_UD, self.warm_U, grouping.identify, seed=seed)
-        self.state.center_GD = torch.from_numpy(found.centers_GD)
-        self.state.assignment_U = torch.from_numpy(found.assignment_U)
+        self.state.center_GD, self.state.assignment_U = found.centers_GD, found.assignment_U
         self.state.memories.pop("centers", None)
         self.state.targets = None
         if len(found.centers_GD):
             self.state.targets = pretext.make_targets(found, vectors_UD, self.positives, grouping.pretext)
 
     def _validate(self) -> float | None:
-        """NDCG@10 of the held-out items, now and then; keeps the tensors of the best epoch."""
+        """NDCG@10 of the held-out items, now and then; keeps the arrays of the best epoch."""
         state, config = self.state, self.config
         if self.held is None or (state.epochs % config.select_every and state.epochs != config.epochs):
             return None
@@ -153,5 +151,5 @@ class Trainer:
         grouped = config.grouping is None or len(state.center_GD)  # a run for groups does not end before there are any
         if value > state.best_value and grouped:
             state.best_epoch, state.best_value = state.epochs, value
-            state.best = {name: tensor.clone() for name, tensor in state.tensors().items()}
+            state.best = {name: array.copy() for name, array in state.arrays().items()}
         return value

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from train.grouprec.interactions import Pairs
+from train.grouprec.sphere import Vectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,15 +30,16 @@ class Graph:
             return Graph(edges=None, layers=0)
         return Graph(edges=_edges(positives), layers=layers)
 
-    def spread(self, table_ND: Tensor) -> Tensor:
+    def spread(self, table_ND: Vectors) -> Vectors:
         """(U + I, D) Mean of the vectors and of what they become in each layer."""
         if self.edges is None:
             return table_ND
-        total, layer = table_ND.clone(), table_ND
+        layer = torch.from_numpy(table_ND)
+        total = layer.clone()
         for _ in range(self.layers):
             layer = self.edges @ layer
             total += layer
-        return total.div_(self.layers + 1)
+        return total.div_(self.layers + 1).numpy()
 
 
 def _edges(positives: Pairs) -> Tensor:

@@ -4,15 +4,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.nn.functional import softplus
 
 from train.grouprec import pairwise, pretext, rowwise
 from train.grouprec.graph import Graph
+from train.grouprec.interactions import Ints
 from train.grouprec.modes import FitConfig, GroupingConfig
 from train.grouprec.peers import Peers
 from train.grouprec.pretext import Targets
 from train.grouprec.sampling import Epoch
+from train.grouprec.sphere import Vectors
 from train.grouprec.state import State
 
 
@@ -35,57 +35,50 @@ class Learner:
         if config.forgetful:
             for name in ("table", "head"):
                 state.memories.pop(name, None)
-        columns = (pairs.users_P, pairs.liked_P + n_users, pairs.others_P + n_users)
-        nodes_3P = torch.from_numpy(np.stack(columns))
-        margins, gradient = [torch.zeros(0)], torch.zeros(0)
+        nodes_3P = np.stack((pairs.users_P, pairs.liked_P + n_users, pairs.others_P + n_users))
+        places_N = np.empty(len(state.table_ND), np.int64)
+        loss, gradient = np.zeros(1), np.zeros((0, config.width), np.float32)
         for start in range(0, nodes_3P.shape[1], config.batch):
-            margin_B, gradient = self._step(state, nodes_3P[:, start : start + config.batch])
-            margins.append(margin_B)
-        loss = self.peers.total(softplus(torch.cat(margins)).sum())
-        return float(loss) / max(nodes_3P.shape[1], 1), float(torch.linalg.vector_norm(gradient))
+            part, gradient = self._step(state, nodes_3P[:, start : start + config.batch], places_N)
+            loss += part
+        mean = float(self.peers.total(loss)[0]) / max(nodes_3P.shape[1], 1)
+        return mean, float(np.linalg.norm(gradient))
 
-    def _step(self, state: State, nodes_3B: Tensor) -> tuple[Tensor, Tensor]:
-        """Learn from a batch; this rank's margins, and the gradient by the vectors that moved."""
+    def _step(self, state: State, nodes_3B: Ints, places_N: Ints) -> tuple[float, Vectors]:
+        """Learn from a batch; the sum of this rank's losses, and the gradient by the vectors that moved."""
         count, config = nodes_3B.shape[1], self.config
-        own_3B = nodes_3B[:, self.peers.share(count)]
-        nodes = own_3B.flatten()
-        vectors_3BD = self.graph.spread(state.table_ND).index_select(0, nodes).view(3, -1, config.width)
+        nodes = nodes_3B[:, self.peers.share(count)].reshape(-1)
+        vectors_3BD = self.graph.spread(state.table_ND).take(nodes, axis=0).reshape(3, -1, config.width)
         found = pairwise.gradient(
-            vectors_3BD[0],
-            vectors_3BD[1:],
-            state.head_1W,
-            config.scorer,
-            temperature=config.temperature,
-            pairs=count,
+            vectors_3BD, state.head_1W, config.scorer, temperature=config.temperature, pairs=count
         )
-        by_vectors = torch.cat((found.user_BD, found.items_2BD.view(-1, config.width)))
-        gradient = self._move_rows(state, nodes, by_vectors, most=3 * -(-count // self.peers.world_size))
+        by_vectors = found.vectors_3BD.reshape(-1, config.width)
+        nodes, by_vectors = self.peers.rows(nodes, by_vectors, 3 * -(-count // self.peers.world_size))
+        gradient = self._move_rows(state, nodes, by_vectors, places_N)
         if config.scorer != "dot":
             memory = state.memory("head", state.head_1W, config)
             rowwise.step(state.head_1W, memory, None, self.peers.total(found.head_1W), lr=config.lr)
-        return found.margin_B, gradient
+        return float(pairwise.softplus(found.margin_B).sum()), gradient
 
-    def _move_rows(self, state: State, nodes: Tensor, by_vectors: Tensor, *, most: int) -> Tensor:
-        """Move the vectors of a batch of all ranks, of which none has more than `most` here; the gradient."""
+    def _move_rows(self, state: State, nodes: Ints, by_vectors: Vectors, places_N: Ints) -> Vectors:
+        """Move the vectors of a batch of all ranks; the gradient."""
         config, table = self.config, state.table_ND
         memory = state.memory("table", table, config)
-        nodes, by_vectors = self.peers.rows(nodes, by_vectors, most)
+        rows: Ints | None
+        rows, gradient = _by_row(nodes, by_vectors, places_N)
         if config.layers:
-            gradient = self.graph.spread(torch.zeros_like(table).index_add_(0, nodes, by_vectors))
-            rowwise.step(table, memory, None, gradient, lr=config.lr)
-            return gradient
-        rows, at = torch.unique(nodes, return_inverse=True)
-        summed = by_vectors.new_zeros(len(rows), config.width)
-        summed.scatter_add_(0, at.unsqueeze(1).expand_as(by_vectors), by_vectors)
-        rowwise.step(table, memory, rows, summed, lr=config.lr)
-        return summed
+            everywhere = np.zeros_like(table)
+            everywhere[rows] = gradient
+            rows, gradient = None, self.graph.spread(everywhere)
+        rowwise.step(table, memory, rows, gradient, lr=config.lr)
+        return gradient
 
     def from_groups(self, state: State, grouping: GroupingConfig, targets: Targets) -> tuple[float, float]:
         """One step on the pretext losses of all users; both before it."""
         config = grouping.pretext
-        spread = self.graph.spread(state.table_ND).clone().requires_grad_()
-        centers = state.center_GD.clone().requires_grad_()
-        own_U = state.assignment_U
+        spread = torch.from_numpy(self.graph.spread(state.table_ND).copy()).requires_grad_()
+        centers = torch.from_numpy(state.center_GD.copy()).requires_grad_()
+        own_U = torch.from_numpy(state.assignment_U)
         users = slice(0, self.n_users)
         pulled = own_U >= 0 if config.pull == "nearest" else users
         pull = pretext.pull_and_repulsion(spread[users][pulled], centers, own_U[pulled], config)
@@ -94,15 +87,36 @@ class Learner:
         wholes = {"table": parts["pull"] + parts["fit"]} if grouping.joint else parts
         for name, loss in wholes.items():
             by_vectors, by_centers = torch.autograd.grad(loss, (spread, centers), retain_graph=True)
-            self._move_table(state, name, by_vectors)
+            self._move_table(state, name, by_vectors.numpy())
             if grouping.learned:
                 memory = state.memory("centers", state.center_GD, self.config)
-                rowwise.step(state.center_GD, memory, None, by_centers, lr=self.config.lr)
+                rowwise.step(state.center_GD, memory, None, by_centers.numpy(), lr=self.config.lr)
         return float(pull.detach()), float(fit.detach())
 
-    def _move_table(self, state: State, loss: str, by_vectors: Tensor) -> None:
+    def _move_table(self, state: State, loss: str, by_vectors: Vectors) -> None:
         """Move what a loss is about: users, items, or all; each loss with a memory of its own."""
         rows = {"pull": slice(0, self.n_users), "fit": slice(self.n_users, None)}.get(loss, slice(None))
         part = state.table_ND[rows]
         gradient = self.graph.spread(by_vectors)[rows]
         rowwise.step(part, state.memory(loss, part, self.config), None, gradient, lr=self.config.lr)
+
+
+def _by_row(nodes: Ints, by_vectors: Vectors, places_N: Ints) -> tuple[Ints, Vectors]:
+    """Each node once, with the sum of its gradients.
+
+    Why no `unique`: it sorts, for a tenth of a step. Every node's place is written down, so that the last one stays;
+    the few that read another's place are added to it.
+
+    Args:
+        nodes: (R,) with repetitions.
+        by_vectors: (R, D), overwritten.
+        places_N: room for a number for each node there is.
+    """
+    own = np.arange(len(nodes))
+    places_N[nodes] = own
+    last = places_N.take(nodes)
+    stays = last == own
+    again, kept = np.flatnonzero(~stays), np.flatnonzero(stays)
+    read, added = torch.from_numpy(last[again]), torch.from_numpy(by_vectors[again])
+    torch.from_numpy(by_vectors).index_add_(0, read, added)  # np.add.at takes ten times as long
+    return nodes[kept], by_vectors.take(kept, axis=0)

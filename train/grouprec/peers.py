@@ -4,10 +4,18 @@ The sum over a batch is the same however it is shared, so two ranks compute what
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from numpy.typing import NDArray
+
+from train.grouprec.interactions import Ints
+from train.grouprec.sphere import Vectors
+
+Floats = NDArray[np.floating]
+Array = TypeVar("Array", Ints, Vectors)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +31,7 @@ class Peers:
         """Which pairs of a batch are this rank's."""
         return slice(self.rank, count, self.world_size)
 
-    def rows(self, rows: Tensor, gradient: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    def rows(self, rows: Ints, gradient: Vectors, count: int) -> tuple[Ints, Vectors]:
         """Rows and their gradients of all ranks.
 
         Args:
@@ -34,22 +42,21 @@ class Peers:
         if self.world_size == 1:
             return rows, gradient
         missing = count - len(rows)
-        rows, gradient = (
-            torch.nn.functional.pad(rows, (0, missing)),
-            torch.nn.functional.pad(gradient, (0, 0, 0, missing)),
-        )
-        all_rows = [torch.empty_like(rows) for _ in range(self.world_size)]
-        all_gradients = [torch.empty_like(gradient) for _ in range(self.world_size)]
-        dist.all_gather(all_rows, rows)
-        dist.all_gather(all_gradients, gradient)
-        return torch.cat(all_rows), torch.cat(all_gradients)
+        return self._gathered(np.pad(rows, (0, missing))), self._gathered(np.pad(gradient, ((0, missing), (0, 0))))
 
     def any(self, *, here: bool) -> bool:
         """Whether something is so on one rank or more; all ranks wait for each other."""
-        return here if self.world_size == 1 else bool(self.total(torch.tensor(float(here))) > 0)
+        return bool(self.total(np.array([float(here)]))[0] > 0)
 
-    def total(self, part: Tensor) -> Tensor:
+    def total(self, part: Floats) -> Floats:
         """The sum of all ranks' parts."""
         if self.world_size > 1:
-            dist.all_reduce(part)
+            dist.all_reduce(torch.from_numpy(part))
         return part
+
+    def _gathered(self, part: Array) -> Array:
+        own = torch.from_numpy(part)
+        parts = [torch.empty_like(own) for _ in range(self.world_size)]
+        dist.all_gather(parts, own)
+        found: Array = torch.cat(parts).numpy()
+        return found

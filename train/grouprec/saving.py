@@ -12,10 +12,10 @@ from train.checkpoint import Checkpoint, differences
 from train.grouprec.fit import Trainer
 from train.grouprec.pretext import Targets
 from train.grouprec.rowwise import Moments
-from train.grouprec.state import State
+from train.grouprec.state import Array, State
 from train.stream.config import StreamState
 
-_PLAN = 1
+_PLAN = 2
 """Of `sampling`: raised where the same seed draws other pairs."""
 _BEST = "best/"
 
@@ -23,13 +23,13 @@ _BEST = "best/"
 def pack(trainer: Trainer, sha256: str) -> Checkpoint:
     """All that the rest of a run depends on."""
     state = trainer.state
-    model = state.tensors() | {_BEST + name: tensor for name, tensor in state.best.items()}
+    arrays = state.arrays() | {_BEST + name: array for name, array in state.best.items()}
     return Checkpoint(
         step=state.epochs,
         stream=_position(trainer, sha256),
         recipe=record.to_json(trainer.config),
         versions={"python": platform.python_version(), "torch": version("torch"), "numpy": version("numpy")},
-        model=model,
+        model={name: torch.from_numpy(array) for name, array in arrays.items()},
         optimizer=_memories(state) | _targets(state),
     )
 
@@ -51,10 +51,10 @@ def unpack(found: Checkpoint, trainer: Trainer, sha256: str, *, where: str) -> N
     trainer.state = _state(found)
 
 
-def kept(found: Checkpoint) -> dict[str, Tensor]:
-    """Tensors of the best epoch, or of the last where epochs were not compared."""
+def kept(found: Checkpoint) -> dict[str, Array]:
+    """Arrays of the best epoch, or of the last where epochs were not compared."""
     names = [name for name in found.model if not name.startswith(_BEST)]
-    return {name: found.model.get(_BEST + name, found.model[name]) for name in names}
+    return {name: found.model.get(_BEST + name, found.model[name]).numpy() for name in names}
 
 
 def _position(trainer: Trainer, sha256: str) -> StreamState:
@@ -64,7 +64,7 @@ def _position(trainer: Trainer, sha256: str) -> StreamState:
 
 def _memories(state: State) -> dict[str, Tensor]:
     parts = {
-        f"{kind}/{name}": getattr(memory, kind)
+        f"{kind}/{name}": torch.from_numpy(getattr(memory, kind))
         for name, memory in state.memories.items()
         for kind in ("first", "second", "last")
     }
@@ -79,7 +79,8 @@ def _targets(state: State) -> dict[str, Tensor]:
 
 
 def _state(found: Checkpoint) -> State:
-    model, kept = found.model, found.optimizer
+    model = {name: tensor.numpy() for name, tensor in found.model.items()}
+    kept = found.optimizer
     names = [name.removeprefix("step/") for name in kept if name.startswith("step/")]
     return State(
         table_ND=model["table"],
@@ -88,9 +89,9 @@ def _state(found: Checkpoint) -> State:
         assignment_U=model["assignment"],
         memories={
             name: Moments(
-                first=kept[f"first/{name}"],
-                second=kept[f"second/{name}"],
-                last=kept[f"last/{name}"],
+                first=kept[f"first/{name}"].numpy(),
+                second=kept[f"second/{name}"].numpy(),
+                last=kept[f"last/{name}"].numpy(),
                 step=int(kept[f"step/{name}"]),
             )
             for name in names
@@ -101,5 +102,5 @@ def _state(found: Checkpoint) -> State:
         epochs=found.step,
         best_epoch=int(kept["best"][0]),
         best_value=float(kept["best"][1]),
-        best={name.removeprefix(_BEST): tensor for name, tensor in model.items() if name.startswith(_BEST)},
+        best={name.removeprefix(_BEST): array for name, array in model.items() if name.startswith(_BEST)},
     )

@@ -4,12 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from train.grouprec import sphere
 from train.grouprec.interactions import Ints, Pairs
 from train.grouprec.modes import Together
-from train.grouprec.pairwise import ScorerName, weights
+from train.grouprec.pairwise import ScorerName, sigmoid, weights
 from train.grouprec.sphere import Vectors
 from train.grouprec.ties import Floats
 
@@ -22,7 +21,7 @@ class VectorScorer:
     """Of users."""
     item_ID: Vectors
     """Of items."""
-    head_1W: Tensor
+    head_1W: Vectors
     """Weights of the network; none for inner products."""
     scorer: ScorerName
     """Of a user and an item."""
@@ -71,12 +70,11 @@ class VectorScorer:
         if self.scorer == "dot":
             summed: Floats = product.sum(axis=-1)
             return summed
-        first, biases, second, bias = (part.numpy() for part in weights(self.head_1W, product.shape[-1]))
+        first, biases, second, bias = weights(self.head_1W, product.shape[-1])
         raw: Floats = np.maximum(product @ first.T + biases[:, 0], 0) @ second + bias
         if self.scorer == "mlp":
             return raw
-        with np.errstate(over="ignore"):  # to 0, as torch has it
-            return 1 / (1 + np.exp(-raw))
+        return sigmoid(raw)
 
     def _center_near(self, mean_1D: Vectors) -> Vectors:
         """The nearest centre, made as long as the mean: scores were not trained on the scale of unit vectors' means."""
