@@ -19,6 +19,7 @@ from train.grouprec.peers import Peers
 from train.grouprec.scoring import VectorScorer
 from train.grouprec.sphere import Vectors
 from train.grouprec.state import begin
+from train.grouprec.threads import one_thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +60,7 @@ class Trainer:
         self.learner = Learner(config=config, graph=graph, peers=peers or Peers(), n_users=data.n_users)
         self.state = begin(data, config, seed=seed)
 
+    @one_thread()
     def epoch(self) -> Report:
         """One epoch.
 

@@ -1,6 +1,6 @@
 """Users' vectors → groups: by GIM, HDBSCAN or k-means, then small groups dropped and everyone put to the nearest.
 
-The same vectors, configuration and seed give the same groups.
+The same vectors, configuration and seed give the same groups, on one thread.
 """
 
 from dataclasses import dataclass, field
@@ -13,6 +13,7 @@ from train.grouprec import gim, hdbscan, kmeans, sphere
 from train.grouprec.gim import GimConfig
 from train.grouprec.interactions import Ints
 from train.grouprec.sphere import Vectors
+from train.grouprec.threads import one_thread
 
 Identifier = Literal["gim", "hdbscan", "kmeans"]
 IDENTIFIERS: tuple[Identifier, ...] = ("gim", "hdbscan", "kmeans")
@@ -55,6 +56,7 @@ class PseudoGroups:
         return np.bincount(self.assignment_U[self.assignment_U >= 0], minlength=len(self.centers_GD))
 
 
+@one_thread()
 def identify(x_UD: Vectors, warm_U: NDArray[np.bool_], config: IdentifyConfig, *, seed: int) -> PseudoGroups:
     """The groups among users.
 

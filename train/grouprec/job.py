@@ -5,8 +5,6 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import TypeVar
 
-import torch
-
 from pipeline import record
 from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
@@ -64,7 +62,7 @@ def fit(
         return done
     trainer = Trainer(source.data, config, seed=seed, peers=around.peers)
     _together(lambda: _restore(trainer, source, store, resume=options.resume, around=around), around.peers)
-    with _one_thread(), _metering(store, trainer.state.epochs, around.peers) as meter:
+    with _metering(store, trainer.state.epochs, around.peers) as meter:
         reports = _epochs(trainer, meter, options, around, save=lambda: _save(trainer, source, store, options.keep))
     if not trainer.done:
         return None
@@ -74,20 +72,6 @@ def fit(
         drift.leave(store, source.data)
         store.publish(OUTCOME_NAME, record.dumps(found))
     return found
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Within, torch adds up in one order: several threads add to a row in any, and no run would equal another.
-
-    Nothing is lost: at the published sizes a second thread brought 2 % (measured on two cores).
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def _epochs(

@@ -41,22 +41,16 @@ def chunks(rows: int, columns: int) -> Iterator[slice]:
 
 
 def nearest(x_ND: Vectors, centers_GD: Vectors) -> Ints:
-    """(N,) The centre in the most similar direction; the first of equals."""
-    x_ND, centers_GD = units(x_ND), units(centers_GD)
-    found = np.empty(len(x_ND), np.int64)
+    """(N,) The centre in the most similar direction, whatever the lengths; the first of equals."""
+    found, units_DG = np.empty(len(x_ND), np.int64), units(centers_GD).T
     for rows in chunks(len(x_ND), len(centers_GD)):
-        found[rows] = np.argmin(distances(x_ND[rows], centers_GD), axis=1)
+        np.argmax(x_ND[rows] @ units_DG, axis=1, out=found[rows])
     return found
 
 
 def means(x_ND: Vectors, assignment_N: Ints, groups: int) -> Vectors:
     """(G, D) Mean vector of each group; those assigned to -1 are in none, empty groups are zero."""
     taken = assignment_N >= 0
-    counts = np.bincount(assignment_N[taken], minlength=groups)
-    sums = np.zeros((groups, x_ND.shape[1]), np.float64)
-    order = np.argsort(assignment_N[taken], kind="stable")
-    filled = np.flatnonzero(counts)
-    if len(filled):
-        starts = np.concatenate([[0], np.cumsum(counts[filled])[:-1]])
-        sums[filled] = np.add.reduceat(x_ND[taken][order], starts, axis=0, dtype=np.float64)
-    return (sums / np.maximum(counts, 1)[:, None]).astype(np.float32)
+    own, x_ND = assignment_N[taken], x_ND[taken]
+    sums = np.stack([np.bincount(own, weights=column, minlength=groups) for column in x_ND.T], axis=1)
+    return (sums / np.maximum(np.bincount(own, minlength=groups), 1)[:, None]).astype(np.float32)
