@@ -193,11 +193,13 @@ def _array(group: zarr.Group, name: str) -> zarr.Array[Any]:
 
 def coordinates(plan: IngestPlan) -> dict[str, tuple[NDArray[Any], dict[str, Any]]]:
     """Values and attributes of every coordinate; padding rows are empty."""
-    rows = {unit.first_row + i: task for unit in plan.units for i, task in enumerate(unit.tasks)}
+    tasks = plan.tasks
+    rows = np.array([unit.first_row + i for unit in plan.units for i in range(len(unit.tasks))], dtype=np.int64)
 
     def column(get: Any, fill: Any) -> NDArray[Any]:
-        values = [get(rows[row]) if row in rows else fill for row in range(plan.rows)]
-        return np.array(values, dtype=object if isinstance(fill, str) else type(fill))
+        values = np.full(plan.rows, fill, dtype=object if isinstance(fill, str) else type(fill))
+        values[rows] = [get(task) for task in tasks]
+        return values
 
     def seconds(get: Any) -> NDArray[Any]:
         return column(lambda task: round(get(task).timestamp()), 0).astype(np.int64)

@@ -5,11 +5,13 @@ split; and why every other cell and scene is left out.
 """
 
 import hashlib
+import json
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +42,10 @@ BANDS_READ = 4
 """Bands that `raster` reads at once."""
 ROWS_PER_SHARD = 16
 """Cube rows in one Zarr shard; a unit's rows are padded to whole shards so that no two units write one object."""
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+"""What `record.dumps` writes, of values that are JSON already."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,11 +156,14 @@ class IngestPlan:
     def fingerprint(self) -> str:
         """Hash of the request and of every chip's unit, row and scenes."""
         digest = hashlib.sha256(record.dumps(self.request))
+        cells: dict[int, Any] = {}  # by identity: the dates of a cell share it, and writing it out is most of the work
         for unit in self.units:
             for i, task in enumerate(unit.tasks):
+                if id(task.cell) not in cells:
+                    cells[id(task.cell)] = record.to_json(task.cell)
                 ids = (*scene_ids(task), *(scene.scene_id for scene in task.labels))
-                line = (unit.unit_id, unit.first_row + i, task.key, task.cell, task.split, ids)
-                digest.update(record.dumps(line))
+                line = (unit.unit_id, unit.first_row + i, task.key, cells[id(task.cell)], task.split, ids)
+                digest.update(_CANONICAL.encode(line).encode())
         return digest.hexdigest()
 
 

@@ -60,7 +60,8 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Reque
 def finish(store: Store, plan: IngestPlan) -> Manifest:
     """Publish index, statistics, chip table and, last, the manifest of a plan whose units are all done."""
     receipts = [receipt.load(store, unit.unit_id) for unit in plan.units]
-    strange = [done.unit_id for done in receipts if done.plan_fingerprint != plan.fingerprint]
+    fingerprint = plan.fingerprint
+    strange = [done.unit_id for done in receipts if done.plan_fingerprint != fingerprint]
     if strange:
         raise UsageError(f"{store.url} holds units of another plan: {strange[:5]}. Give another --out.")
     rows = sorted((row for done in receipts for row in done.rows), key=lambda row: row.shard)
@@ -77,7 +78,7 @@ def finish(store: Store, plan: IngestPlan) -> Manifest:
         chip_px=plan.request.chip_px,
         shards=tuple(shards),
         counts=count(outcomes),
-        plan_fingerprint=plan.fingerprint,
+        plan_fingerprint=fingerprint,
         index_sha256=manifest.sha256(data),
         created_by=f"{PACKAGE} {version(PACKAGE)}",
     )

@@ -1,5 +1,6 @@
 """Keys, units, rows and the fingerprint of a plan."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,10 +24,12 @@ from ingest.plan import (
     make_task,
     make_units,
     memory_bytes,
+    scene_ids,
     task_key,
 )
 from ingest.request import Request
 from ingest.scene import Grid, Scene
+from pipeline import record
 
 pytestmark = pytest.mark.ingest
 
@@ -172,6 +175,15 @@ def test_plan_counts(plan: IngestPlan, make_scene: Any) -> None:
         scene = make_scene("L", sensor="label", **({} if assets is None else {"assets": assets}))
         labelled = replace(plan.units[0], tasks=(replace(plan.tasks[0], labels=(scene,)),))
         assert replace(plan, units=(labelled,)).has_label == has_label
+
+
+def test_the_fingerprint_is_that_of_the_plain_records(plan: IngestPlan) -> None:
+    digest = hashlib.sha256(record.dumps(plan.request))
+    for unit in plan.units:
+        for i, task in enumerate(unit.tasks):
+            ids = (*scene_ids(task), *(scene.scene_id for scene in task.labels))
+            digest.update(record.dumps((unit.unit_id, unit.first_row + i, task.key, task.cell, task.split, ids)))
+    assert plan.fingerprint == digest.hexdigest()
 
 
 def test_fingerprint_knows_every_decision(plan: IngestPlan, make_request: Any, make_scene: Any, make_cell: Any) -> None:
