@@ -52,8 +52,7 @@ class Learner:
         found = pairwise.gradient(
             vectors_3BD, state.head_1W, config.scorer, temperature=config.temperature, pairs=count
         )
-        by_vectors = found.vectors_3BD.reshape(-1, config.width)
-        nodes, by_vectors = self.peers.rows(nodes, by_vectors, 3 * -(-count // self.peers.world_size))
+        nodes, by_vectors = self.peers.rows(nodes, found.vectors_3BD.reshape(-1, config.width), count)
         gradient = self._move_rows(state, nodes, by_vectors, places_N)
         if config.scorer != "dot":
             memory = state.memory("head", state.head_1W, config)

@@ -3,6 +3,7 @@
 The sum over a batch is the same however it is shared, so two ranks compute what one does, up to rounding.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -31,18 +32,18 @@ class Peers:
         """Which pairs of a batch are this rank's."""
         return slice(self.rank, count, self.world_size)
 
-    def rows(self, rows: Ints, gradient: Vectors, count: int) -> tuple[Ints, Vectors]:
-        """Rows and their gradients of all ranks.
+    def rows(self, rows: Ints, gradient: Vectors, pairs: int) -> tuple[Ints, Vectors]:
+        """Rows and their gradients of all ranks, one rank behind the other.
 
         Args:
-            rows: (R,) of this rank.
+            rows: (R,) of this rank: three for each of its pairs.
             gradient: (R, D) of this rank.
-            count: the largest R of any rank.
+            pairs: of the whole batch.
         """
         if self.world_size == 1:
             return rows, gradient
-        missing = count - len(rows)
-        return self._gathered(np.pad(rows, (0, missing))), self._gathered(np.pad(gradient, ((0, missing), (0, 0))))
+        counts = [3 * len(range(rank, pairs, self.world_size)) for rank in range(self.world_size)]
+        return self._gathered(rows, counts), self._gathered(gradient, counts)
 
     def any(self, *, here: bool) -> bool:
         """Whether something is so on one rank or more; all ranks wait for each other."""
@@ -54,9 +55,11 @@ class Peers:
             dist.all_reduce(torch.from_numpy(part))
         return part
 
-    def _gathered(self, part: Array) -> Array:
-        own = torch.from_numpy(part)
-        parts = [torch.empty_like(own) for _ in range(self.world_size)]
-        dist.all_gather(parts, own)
-        found: Array = torch.cat(parts).numpy()
+    def _gathered(self, part: Array, counts: Sequence[int]) -> Array:
+        """Parts of all ranks, of so many rows; they travel at one length, for ranks may differ by a pair."""
+        room = np.zeros((max(counts), *part.shape[1:]), part.dtype)
+        room[: len(part)] = part
+        parts = [torch.empty_like(torch.from_numpy(room)) for _ in counts]
+        dist.all_gather(parts, torch.from_numpy(room))
+        found: Array = np.concatenate([part.numpy()[:count] for part, count in zip(parts, counts, strict=True)])
         return found
