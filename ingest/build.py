@@ -44,6 +44,9 @@ class Progress(Protocol):
     def unit_done(self, done: UnitDone) -> None:
         """A unit was finished."""
 
+    def unit_failed(self, unit_id: str, error: Exception) -> None:
+        """A unit failed; the others go on."""
+
 
 def build(
     request: Request,
@@ -97,6 +100,7 @@ def build(
         task_bytes=max((unit.memory_bytes(request) for unit in todo), default=0),
         in_process=store.is_in_process,
         on_done=progress.unit_done if progress else lambda _: None,
+        on_failed=progress.unit_failed if progress else lambda _unit_id, _error: None,
     )
     return shards.finish(store, plan)
 

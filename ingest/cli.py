@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ingest.flags import Aois, Around, CodecName, Dates, Json, Refresh, parse_areas, takes_request
+from ingest.flags import (
+    Aois,
+    Around,
+    CodecName,
+    Dates,
+    Json,
+    Progress,
+    ProgressStyle,
+    Refresh,
+    parse_areas,
+    takes_request,
+)
 from pipeline.errors import CatalogError, PretrainError, SourceError, redact
 
 if TYPE_CHECKING:
@@ -26,6 +37,7 @@ def build_shards(
     workers: Annotated[int, typer.Option(min=0, help="Local worker processes; 0 works in this one.")] = 2,
     scheduler: Annotated[str | None, typer.Option(help="Address of a dask scheduler to use instead.")] = None,
     refresh: Refresh = False,
+    progress: Progress = ProgressStyle.auto,
     as_json: Json = False,
 ) -> None:
     """Make co-registered chips of an area: a Zarr cube and WebDataset shards. Run again to go on."""
@@ -33,8 +45,8 @@ def build_shards(
     from ingest.build import build
     from ingest.progress import BuildProgress
 
-    with BuildProgress() as progress:
-        built = build(request, out, workers=workers, scheduler=scheduler, progress=progress, refresh=refresh)
+    with BuildProgress(progress.value) as told:
+        built = build(request, out, workers=workers, scheduler=scheduler, progress=told, refresh=refresh)
     _report(facts.of_data_set(built, out), as_json=as_json)
 
 
@@ -189,6 +201,7 @@ def shards(
     chip_px: Annotated[int | None, typer.Option(help="Cut chips into pieces of so many pixels of 10 m.")] = None,
     codec: Annotated[CodecName | None, typer.Option(help="b2: blosc2. npy: raw numpy.")] = None,
     threads: Annotated[int, typer.Option(min=1, help="Units at a time.")] = 4,
+    progress: Progress = ProgressStyle.auto,
     as_json: Json = False,
 ) -> None:
     """Make another data set out of a finished one, without downloading: smaller chips, or another codec."""
@@ -200,8 +213,8 @@ def shards(
     chosen: Codec | None = None
     if codec is not None:
         chosen = codec.value
-    with BuildProgress() as progress:
-        built = recut(from_cube, out, chip_px=chip_px, codec=chosen, threads=threads, progress=progress)
+    with BuildProgress(progress.value) as told:
+        built = recut(from_cube, out, chip_px=chip_px, codec=chosen, threads=threads, progress=told)
     _report(facts.of_data_set(built, out), as_json=as_json)
 
 

@@ -123,6 +123,11 @@ def estimate(plan: IngestPlan, given: Assumptions) -> Cost:
     )
 
 
+def read_bytes(unit: Unit, plan: IngestPlan, given: Assumptions) -> int:
+    """What one unit would read."""
+    return sum(read.bytes for read in _reads(unit, plan, given))
+
+
 def _values(plan: IngestPlan) -> int:
     """Stored S2 and S1 values of one sample."""
     request = plan.request

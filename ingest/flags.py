@@ -48,6 +48,14 @@ class Orbit(StrEnum):
     descending = "descending"
 
 
+class ProgressStyle(StrEnum):
+    """How a command tells how far it is."""
+
+    auto = "auto"
+    plain = "plain"
+    json = "json"
+
+
 class CodecName(StrEnum):
     """How arrays are encoded."""
 
@@ -66,6 +74,9 @@ Aois = Annotated[
 Around = Annotated[str | None, typer.Option(help="Points of --aoi become discs of this radius: 5km, 500m.")]
 Dates = Annotated[str | None, typer.Option(help="START/END of the S2 acquisition, both included; .. is open.")]
 Refresh = Annotated[bool, typer.Option("--refresh", help="Ask the catalog anew; for an --out that holds no chips yet.")]
+Progress = Annotated[
+    ProgressStyle, typer.Option(help="auto: a bar on a terminal, lines elsewhere. plain: lines. json: for machines.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 

@@ -1,33 +1,104 @@
-"""What a person sees while a build works: one live bar on a terminal, plain lines elsewhere."""
+"""What is seen while a build works: one live bar on a terminal, plain lines elsewhere, JSON lines for machines."""
 
+import json
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, field
 from types import TracebackType
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ingest.build import UnitDone
+from ingest.cost import Assumptions, read_bytes
 from ingest.plan import IngestPlan
+from pipeline.errors import redact
 
+Style = Literal["auto", "plain", "json"]
 _EVERY_S = 5.0
 """Seconds between two plain lines."""
 
 
-class BuildProgress:
-    """Counts units, chips and bytes of a build, on standard error."""
+@dataclass(slots=True, kw_only=True)
+class Tale:
+    """How far a build has come."""
 
-    def __enter__(self) -> "BuildProgress":
-        """Start the display."""
+    units: int = 0
+    """Planned."""
+    before: int = 0
+    """Units that were done by an earlier run."""
+    done: int = 0
+    """Units, those done before included."""
+    failed: int = 0
+    """Units."""
+    counts: Counter[str] = field(default_factory=Counter)
+    """Chips of this run: `accepted`, or the reason of rejection."""
+    read: int = 0
+    """Bytes that the finished units read, by the plan's arithmetic."""
+    written: int = 0
+    """Bytes of shards."""
+    began_s: float = 0.0
+    """Of a clock that only goes forward."""
+
+    def add(self, done: UnitDone, read: int) -> None:
+        """Count a finished unit."""
+        self.done += 1
+        self.counts += done.counts
+        self.read += read
+        self.written += done.bytes
+
+    def seconds_left(self, now_s: float) -> float | None:
+        """At the speed so far; None before the first unit."""
+        ours = self.done - self.before
+        return (now_s - self.began_s) / ours * (self.units - self.done - self.failed) if ours else None
+
+    def as_json(self, now_s: float) -> dict[str, Any]:
+        """Everything, for a machine."""
+        elapsed_s, left_s = max(now_s - self.began_s, 1e-9), self.seconds_left(now_s)
+        return {
+            "units": self.units,
+            "done": self.done,
+            "failed": self.failed,
+            "accepted": self.counts["accepted"],
+            "rejected": {name: n for name, n in sorted(self.counts.items()) if name != "accepted"},
+            "bytes_read": self.read,
+            "bytes_written": self.written,
+            "mb_per_s": round((self.read + self.written) / elapsed_s / 1e6, 3),
+            "seconds": round(elapsed_s, 3),
+            "eta_s": None if left_s is None else round(left_s, 1),
+        }
+
+    def detail(self, now_s: float) -> str:
+        """Everything that a bar does not show, for a person."""
+        elapsed_s = max(now_s - self.began_s, 1e-9)
+        moved = f"about {self.read / 1e6:.1f} MB read · {self.written / 1e6:.1f} MB written"
+        parts = [moved, f"{(self.read + self.written) / elapsed_s / 1e6:.1f} MB/s"]
+        parts += [f"{n} {what}" for what, n in sorted(self.counts.items())]
+        return " · ".join([*parts, f"{self.failed} units failed"] if self.failed else parts)
+
+
+class BuildProgress:
+    """Tells of a build on standard error."""
+
+    def __init__(self, style: Style = "auto") -> None:
+        """`auto` is a live bar on a terminal and plain lines elsewhere."""
         self._console = Console(stderr=True)
+        self._style: Literal["bar", "plain", "json"] = (
+            ("bar" if self._console.is_terminal else "plain") if style == "auto" else style
+        )
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         self._bar = Progress(*columns, TextColumn("{task.fields[detail]}"), console=self._console, transient=True)
         self._task: TaskID | None = None
-        self._counts: Counter[str] = Counter()
-        self._bytes = self._units = self._done = 0
+        self._tale = Tale()
+        self._reads: dict[str, int] = {}
+        self._said_s = 0.0
+
+    def __enter__(self) -> "BuildProgress":
+        """Start the display."""
         self._said_s = time.monotonic()
-        if self._console.is_terminal:
+        if self._style == "bar":
             self._bar.start()
         return self
 
@@ -35,26 +106,46 @@ class BuildProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the display."""
-        if self._console.is_terminal:
+        if self._style == "bar":
             self._bar.stop()
+        elif self._style == "json" and self._tale.units:
+            self._line("end", ok=error is None)
 
     def planned(self, plan: IngestPlan, finished: int) -> None:
         """Show how much there is to do."""
-        self._units, self._done = len(plan.units), finished
-        self._task = self._bar.add_task("units", total=self._units, completed=finished, detail="")
+        given = Assumptions()
+        self._reads = {unit.unit_id: read_bytes(unit, plan, given) for unit in plan.units}
+        self._tale = Tale(units=len(plan.units), before=finished, done=finished, began_s=time.monotonic())
+        if self._style == "json":
+            self._line("planned", chips=len(plan.tasks))
+            return
+        self._task = self._bar.add_task("units", total=self._tale.units, completed=finished, detail="")
         again = f", {finished} done before" if finished else ""
-        self._console.print(f"plan: {len(plan.tasks)} chips in {self._units} units{again}", highlight=False)
+        self._console.print(f"plan: {len(plan.tasks)} chips in {self._tale.units} units{again}", highlight=False)
 
     def unit_done(self, done: UnitDone) -> None:
         """Count a finished unit."""
-        self._counts += done.counts
-        self._bytes += done.bytes
-        self._done += 1
-        detail = f"{self._bytes / 1e6:.1f} MB · " + " · ".join(
-            f"{n} {what}" for what, n in sorted(self._counts.items())
-        )
-        if self._task is not None:
-            self._bar.update(self._task, completed=self._done, detail=detail)
-        if not self._console.is_terminal and time.monotonic() - self._said_s > _EVERY_S:
-            self._said_s = time.monotonic()
-            sys.stderr.write(f"units {self._done}/{self._units} · {detail}\n")
+        self._tale.add(done, self._reads.get(done.unit_id, 0))
+        self._show("unit", unit=done.unit_id)
+
+    def unit_failed(self, unit_id: str, error: Exception) -> None:
+        """Count a unit that failed; it is told of in the end, too."""
+        self._tale.failed += 1
+        self._show("failed", unit=unit_id, error=redact(str(error)))
+
+    def _show(self, event: str, **more: object) -> None:
+        now_s = time.monotonic()
+        if self._style == "json":
+            self._line(event, **more)
+        elif self._style == "bar" and self._task is not None:
+            self._bar.update(self._task, completed=self._tale.done, detail=self._tale.detail(now_s))
+        elif now_s - self._said_s > _EVERY_S:
+            self._said_s = now_s
+            left_s = self._tale.seconds_left(now_s)
+            left = "" if left_s is None else f" · {left_s:.0f} s left"
+            sys.stderr.write(f"units {self._tale.done}/{self._tale.units} · {self._tale.detail(now_s)}{left}\n")
+
+    def _line(self, event: str, **more: object) -> None:
+        told = {"event": event, **more, **self._tale.as_json(time.monotonic())}
+        sys.stderr.write(json.dumps(told) + "\n")
+        sys.stderr.flush()

@@ -24,7 +24,7 @@ TOLD = 20
 """Failures that are told one by one."""
 
 
-def run(
+def run(  # noqa: PLR0913  each is one thing to know
     units: Sequence[Unit],
     work: Work[T],
     *,
@@ -33,6 +33,7 @@ def run(
     task_bytes: int,
     in_process: bool,
     on_done: Callable[[T], None],
+    on_failed: Callable[[str, Exception], None] = lambda _unit_id, _error: None,
 ) -> None:
     """Do `work` for every unit.
 
@@ -44,6 +45,7 @@ def run(
         task_bytes: memory that one unit takes.
         in_process: keep workers as threads of this process, because the output lives in its memory.
         on_done: told each result, in order of completion.
+        on_failed: told the id of each unit that failed, and why.
 
     Raises:
         UnitsFailed: the outside world failed some units; the others are done.
@@ -62,6 +64,7 @@ def run(
     for unit, outcome in outcomes:
         if isinstance(outcome, Exception):
             failures[unit.unit_id] = outcome
+            on_failed(unit.unit_id, outcome)
         else:
             on_done(outcome)
     _tell(failures, len(units))

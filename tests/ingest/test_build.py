@@ -167,6 +167,9 @@ class _Told:
     def unit_done(self, done: UnitDone) -> None:
         self.done.append(done)
 
+    def unit_failed(self, unit_id: str, error: Exception) -> None:
+        raise AssertionError(unit_id) from error
+
 
 def test_progress_is_told(make_request: Ask, tmp_path: Path) -> None:
     told = _Told()

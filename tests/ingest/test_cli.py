@@ -24,12 +24,12 @@ SHARED = {
     "--cloud-percent", "--cloud-model",
 }  # fmt: skip
 FLAGS = {
-    "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--refresh", "--json"},
+    "build-shards": SHARED | {"--out", "--workers", "--scheduler", "--refresh", "--progress", "--json"},
     "plan": SHARED | {"--out", "--explain", "--workers", "--gbit", "--usd-per-gb", "--refresh", "--json"},
     "doctor": SHARED | {"--out", "--workers", "--json"},
     "report": {"out", "--page", "--sheets", "--samples"},
     "stats": {"out", "--by", "--threads", "--json"},
-    "shards": {"--from-cube", "--out", "--chip-px", "--codec", "--threads", "--json"},
+    "shards": {"--from-cube", "--out", "--chip-px", "--codec", "--threads", "--progress", "--json"},
     "verify": {"out", "--deep", "--threads", "--json"},
     "make-earth": {"--aoi", "--around", "--out", "--dates", "--seed", "--noise", "--no-noise", "--json"},
 }
