@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ingest import cube, planfile, receipt, search_cache, shards, units
+from ingest import cluster, cube, planfile, receipt, search_cache, shards, units
 from ingest.assemble import Made, assemble
 from ingest.assemble_stack import assemble_stacks
 from ingest.heap import keep_freed_memory
@@ -18,7 +18,7 @@ from ingest.plan import IngestPlan, Unit
 from ingest.planner import make_plan
 from ingest.request import Request
 from pipeline import manifest
-from pipeline.errors import UsageError, redact
+from pipeline.errors import ContractError, UsageError, redact
 from pipeline.manifest import MANIFEST_NAME, Manifest
 from pipeline.store import Store
 
@@ -71,6 +71,8 @@ def build(
         UsageError: the request has no chip, or `out` holds another data set.
         SourceError: a catalog or an asset failed; what was finished is kept.
     """
+    if scheduler is not None:
+        cluster.check_address(scheduler)
     store = Store.at(out)
     plan = open_plan(store, request, refresh=refresh)
     if store.exists(MANIFEST_NAME):
@@ -82,8 +84,7 @@ def build(
         _check_plan(store, receipt.load(store, min(finished)).plan_fingerprint, plan)
     if progress:
         progress.planned(plan, len(finished))
-    with store.telling(cube.CUBE_NAME):
-        cube.create(store, plan)
+    _lay_out(store, plan)
     work = partial(
         run_unit,
         store=store,
@@ -116,7 +117,10 @@ def open_plan(store: Store, request: Request, *, refresh: bool = False) -> Inges
         _forget(store)
     public = replace(request, catalog=redact(request.catalog))
     if store.exists(planfile.PLAN_NAME):
-        plan = planfile.from_parquet(store.read(planfile.PLAN_NAME))
+        try:
+            plan = planfile.from_parquet(store.read(planfile.PLAN_NAME))
+        except IsADirectoryError as error:
+            raise UsageError(f"{store.url}/{planfile.PLAN_NAME} is a folder. Give another --out.") from error
         if plan.request != public:
             raise UsageError(
                 f"{store.url} holds the data set of another request ({_difference(plan.request, public)}). "
@@ -165,6 +169,18 @@ def publish_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Req
         counts=Counter(shards.count(done.outcomes)),
         bytes=sum(entry.bytes for entry in done.shards),
     )
+
+
+def _lay_out(store: Store, plan: IngestPlan) -> None:
+    """Make the empty cube, or find it made."""
+    try:
+        with store.telling(cube.CUBE_NAME):
+            cube.create(store, plan)
+    except ValueError as error:
+        raise ContractError(
+            f"{store.url.rstrip('/')}/{cube.CUBE_NAME} is damaged, or not of this plan: {error}. "
+            "Give another --out, or empty this one."
+        ) from error
 
 
 def _check_plan(store: Store, fingerprint: str, plan: IngestPlan) -> None:

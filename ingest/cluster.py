@@ -5,6 +5,7 @@ asked for it decides whether to ask again.
 """
 
 import queue
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ LONELY_S = 600.0
 """Seconds without any worker before the run ends."""
 REPLACE_S = 30.0
 """Seconds that a local worker may be missing before another is started: dask loses those that die at their start."""
+STARTS = 3
+"""Tries to start local workers."""
 GATHER_S = 60.0
 """Seconds for the result of a finished unit, a few hundred bytes, to arrive."""
 _OURS = {"dask", "distributed"}
@@ -30,6 +33,16 @@ _CONFIG = {
     "distributed.worker.memory.terminate": 0.95,
 }
 """Results are small, so that there is nothing to spill, and a paused worker would wait for ever."""
+
+
+def check_address(scheduler: str) -> None:
+    """Refuse what cannot be a scheduler's address, before anything is done.
+
+    Raises:
+        UsageError: it is not `tcp://HOST:PORT` or the like.
+    """
+    if not re.fullmatch(r"((tcp|tls|ucx|ws|wss)://)?[^\s/]+:\d{1,5}", scheduler):
+        raise UsageError(f"--scheduler {redact(scheduler)}: write tcp://HOST:PORT, as the scheduler prints it.")
 
 
 class Lost(Exception):
@@ -133,10 +146,10 @@ def opened(workers: int, scheduler: str | None, *, task_bytes: int, in_process: 
 
 @contextmanager
 def _local(workers: int, limit: int, *, in_process: bool) -> Iterator[Cluster]:
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     with (
-        LocalCluster(
+        _started(
             n_workers=max(1, workers),
             threads_per_worker=1,
             processes=not in_process,
@@ -147,6 +160,19 @@ def _local(workers: int, limit: int, *, in_process: bool) -> Iterator[Cluster]:
         Client(local, set_as_default=False) as client,
     ):
         yield Cluster(client, local=None if in_process else local, wanted=max(1, workers))
+
+
+def _started(**how: Any) -> Any:
+    """A local cluster; started anew where a worker was killed in the middle of its start."""
+    from distributed import LocalCluster
+
+    for attempt in range(STARTS):
+        try:
+            return LocalCluster(**how)
+        except RuntimeError as error:
+            if attempt == STARTS - 1:
+                raise SourceError(f"local workers do not start: {redact(str(error))}") from error
+    raise AssertionError  # the last try returns or raises
 
 
 @contextmanager

@@ -34,7 +34,11 @@ _EPOCH = {"units": "seconds since 1970-01-01", "calendar": "proleptic_gregorian"
 
 
 def create(store: Store, plan: IngestPlan) -> None:
-    """Lay out the empty cube and write its coordinates; idempotent, and never touches a chip."""
+    """Lay out the empty cube and write its coordinates; idempotent, and never touches a chip.
+
+    Raises:
+        ValueError: what is there is damaged, or the cube of another plan.
+    """
     group = zarr.open_group(_zarr_store(store), mode="a", zarr_format=3)
     group.attrs.update(
         {
@@ -45,6 +49,7 @@ def create(store: Store, plan: IngestPlan) -> None:
     )
     for name, (shape, dims) in _layout(plan).items():
         _chip_array(group, name, shape, dims=dims)
+    _check_shapes(store, plan)
     _require(group, "accepted", np.zeros(plan.rows, bool), ("sample",), chunk=ROWS_PER_SHARD, write=False)
     if plan.request.kind == "stack":
         frames = np.zeros((plan.rows, plan.request.frames), np.int64)
@@ -55,6 +60,14 @@ def create(store: Store, plan: IngestPlan) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Consolidated metadata", ZarrUserWarning)
         zarr.consolidate_metadata(_zarr_store(store))
+
+
+def _check_shapes(store: Store, plan: IngestPlan) -> None:
+    """By each array's own metadata: the consolidated ones may tell of another cube."""
+    group = zarr.open_group(_zarr_store(store), mode="r", zarr_format=3, use_consolidated=False)
+    for name, (shape, _) in _layout(plan).items():
+        if (found := _array(group, name).shape) != shape:
+            raise ValueError(f"{name} has shape {found} in place of {shape}")
 
 
 def write_unit(store: Store, unit: Unit, made: Sequence[Made]) -> None:

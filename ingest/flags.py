@@ -171,7 +171,9 @@ def _request(  # noqa: PLR0913  one parameter is one flag
         raise UsageError("--one-to-one is for --kind pair. Leave it out, or make pairs.")
     if not (pairs or s1) and (orbit is not Orbit.any or tracks or s1_gap):
         raise UsageError("--orbit, --tracks and --s1-gap are about S1. Ask for it with --s1 rtc, or leave them out.")
-    radar_gap = parse_gap(max_gap or "3d", "--max-gap") if pairs else parse_gap(s1_gap or "3d", "--s1-gap")
+    radar_gap = (
+        parse_gap("3d" if max_gap is None else max_gap, "--max-gap") if pairs else parse_gap(s1_gap or "3d", "--s1-gap")
+    )
     collection = parse_s2(s2, profile_of(catalog))
     if cloud_model:
         load(cloud_model)
@@ -187,7 +189,7 @@ def _request(  # noqa: PLR0913  one parameter is one flag
             one_to_one=one_to_one,
             frames=1 if pairs else frames if frames is not None else 4 if seasons else 3,
             s2=collection,
-            s1=parse_s1(s1 or "rtc", profile_of(catalog)) if pairs or s1 else (),
+            s1=parse_s1("rtc" if s1 is None else s1, profile_of(catalog)) if pairs or s1 else (),
             min_gap_hours=0.0 if pairs else parse_gap(min_gap or "20d", "--min-gap"),
             widest_gap_hours=None if pairs or max_gap is None else parse_gap(max_gap, "--max-gap"),
             seasons=seasons,

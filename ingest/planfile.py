@@ -51,7 +51,8 @@ def from_parquet(data: bytes) -> IngestPlan:
     try:
         table = pq.read_table(io.BytesIO(data))
         meta = json.loads(table.schema.metadata[_META])
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError) as error:
+        request, scenes_left_out = meta["request"], meta["scenes_left_out"]
+    except (OSError, LookupError, TypeError, ValueError) as error:
         raise ContractError(f"{PLAN_NAME} cannot be read: {error}. Remove it to plan again.") from error
     units: dict[str, list[Task]] = {}
     first_row: dict[str, int] = {}
@@ -66,10 +67,10 @@ def from_parquet(data: bytes) -> IngestPlan:
                 first_row.setdefault(row["unit"], row["row"])
                 units.setdefault(row["unit"], []).append(_task(row, cell))
     return IngestPlan(
-        request=record.from_json(Request, meta["request"], where="plan.request"),
+        request=record.from_json(Request, request, where="plan.request"),
         units=tuple(Unit(unit_id=name, first_row=first_row[name], tasks=tuple(units[name])) for name in units),
         left_out=tuple(left_out),
-        scenes_left_out=meta["scenes_left_out"],
+        scenes_left_out=scenes_left_out,
     )
 
 

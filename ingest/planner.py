@@ -2,24 +2,36 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import shapely
 from numpy.typing import NDArray
+from pyproj.exceptions import ProjError
+from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
 from ingest import antimeridian, catalog
 from ingest.aoi import DateRange
 from ingest.block_grid import block_cells
 from ingest.coverage import duplicates
-from ingest.grid import PIXEL_M, Cell, centered_cell, check_count, corner_cell, footprints, lattice_cells, utm_epsg
+from ingest.grid import (
+    PIXEL_M,
+    Cell,
+    centered_cell,
+    check_count,
+    corner_cell,
+    footprints,
+    lattice_cells,
+    transformer,
+    utm_epsg,
+)
 from ingest.pairing import Pairing, PairRules, pair
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import Request, s1_dates, spacing
 from ingest.sampling import draw, search_boxes
-from ingest.scene import Scene, Unusable, parse_scene
+from ingest.scene import Item, Scene, Unusable, parse_scene
 from ingest.split import Split, group_of, guarded, leaking, split_of
 from ingest.stacking import Stacking, stack
 from pipeline.errors import UsageError, redact
@@ -138,12 +150,23 @@ def _scenes(
     kept_in: Store | None,
     label: bool = False,
 ) -> tuple[list[Scene], dict[str, str]]:
-    parse = partial(parse_scene, label=label, s2_bands=request.s2_bands)
+    parse = partial(_parsed, label=label, s2_bands=request.s2_bands)
     parsed = catalog.search(request.catalog, collections, areas=areas, dates=dates, kept_in=kept_in, parse=parse)
     usable = [scene for scene in parsed if isinstance(scene, Scene)]
     reasons = {scene.scene_id: scene.reason for scene in parsed if isinstance(scene, Unusable)}
     again = {} if label else duplicates(usable)
     return [scene for scene in usable if scene.scene_id not in again], {**reasons, **again}
+
+
+def _parsed(item: Item, *, label: bool, s2_bands: Sequence[str]) -> Scene | Unusable:
+    """The scene of an item; one that is not as STAC has it is left out, as others are."""
+    try:
+        scene = parse_scene(item, label=label, s2_bands=s2_bands)
+        if isinstance(scene, Scene) and scene.grid is not None:
+            transformer(scene.grid.epsg, 4326)
+        return replace(scene, scene_id=str(scene.scene_id))
+    except (AttributeError, LookupError, TypeError, ValueError, ShapelyError, ProjError) as error:
+        return Unusable(scene_id=str(item.get("id")), reason=f"damaged item: {type(error).__name__}: {error}")
 
 
 def find_cells(request: Request, s2: Sequence[Scene]) -> list[Cell]:

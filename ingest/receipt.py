@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from pipeline import record
 from pipeline.codec import MemberSpec
+from pipeline.errors import ContractError
 from pipeline.index import IndexRow
 from pipeline.manifest import ShardEntry
 from pipeline.stats import BandStats
@@ -59,6 +60,13 @@ def done(store: Store) -> set[str]:
 
 
 def load(store: Store, unit_id: str) -> Receipt:
-    """The receipt of a unit that is done."""
+    """The receipt of a unit that is done.
+
+    Raises:
+        ContractError: it is damaged.
+    """
     name = f"{FOLDER}/{unit_id}.json"
-    return record.loads(Receipt, store.read(name), where=name)
+    try:
+        return record.loads(Receipt, store.read(name), where=name)
+    except ContractError as error:
+        raise ContractError(f"{error} Remove it to make the unit again.") from error

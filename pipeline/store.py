@@ -61,6 +61,8 @@ class Store:
             UsageError: the protocol is unknown or its package is missing.
         """
         text = os.fspath(url)
+        if not text or "\0" in text:
+            raise UsageError(f"{text!r} is no place. Give a path, s3://, memory:// or http(s)://.")
         try:
             # No listings cache: other processes write here too, and a remembered listing hides what they wrote.
             fs, root = fsspec.core.url_to_fs(text, use_listings_cache=False, **_deadlines(text))
