@@ -20,9 +20,5 @@ else:
             if os.environ.get("REQUIRE_REAL") == "1":
                 pytest.fail(f"{reason}; REQUIRE_REAL=1 asks for it")
             pytest.skip(reason)
-        # nginx's worker is another user, and pytest's folders are private to this one
-        for folder in tiny.root.parents[:2]:
-            folder.chmod(0o755)
-        tiny.root.chmod(0o755)
         with nginx.running(tmp_path_factory.mktemp("nginx"), tiny.root) as url:
             yield url

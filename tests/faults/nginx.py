@@ -5,6 +5,9 @@ without an answer for 3 of 10 · /limited/ 429 above 50 requests a second · /wh
 """
 
 import contextlib
+import grp
+import os
+import pwd
 import shutil
 import socket
 import subprocess
@@ -15,6 +18,7 @@ from pathlib import Path
 PACKAGE = "nginx-light"
 """Of Debian; `.ci/install-packages` installs it."""
 CONFIGURATION = """
+{user}
 worker_processes 1;
 daemon off;
 pid {folder}/pid;
@@ -56,8 +60,7 @@ def running(folder: Path, served: Path) -> Iterator[str]:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     configuration = folder / "nginx.conf"
-    configuration.write_text(CONFIGURATION.format(folder=folder, served=served, port=port))
-    folder.chmod(0o755)
+    configuration.write_text(CONFIGURATION.format(folder=folder, served=served, port=port, user=_user()))
     command = [str(program), "-c", str(configuration), "-e", str(folder / "errors.log")]
     server = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     try:
@@ -66,6 +69,13 @@ def running(folder: Path, served: Path) -> Iterator[str]:
     finally:
         server.terminate()  # the master ends its worker
         server.communicate(timeout=30)
+
+
+def _user() -> str:
+    """Workers as the user of the tests, whose folders pytest makes private again whenever another run of it starts."""
+    if os.geteuid() != 0:
+        return ""  # nginx cannot change its user, and does not
+    return f"user {pwd.getpwuid(0).pw_name} {grp.getgrgid(0).gr_name};"
 
 
 def _wait_for(port: int, server: subprocess.Popen[str]) -> None:
