@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ingest import cluster, cube, planfile, receipt, search_cache, shards, units
+from ingest import cluster, cube, planfile, probe, receipt, search_cache, shards, units
 from ingest.assemble import Made, assemble
 from ingest.assemble_stack import assemble_stacks
 from ingest.heap import keep_freed_memory
@@ -68,12 +68,15 @@ def build(
         refresh: plan anew, from what the catalog says now; for a data set that is not begun.
 
     Raises:
-        UsageError: the request has no chip, or `out` holds another data set.
+        UsageError: the request has no chip, no chip was accepted, `out` holds another data set, or its store does not
+            do what a data set needs.
         SourceError: a catalog or an asset failed; what was finished is kept.
     """
     if scheduler is not None:
         cluster.check_address(scheduler)
     store = Store.at(out)
+    if not store.is_local and not receipt.done(store) and not store.exists(MANIFEST_NAME):
+        probe.require(store)
     plan = open_plan(store, request, refresh=refresh)
     if store.exists(MANIFEST_NAME):
         built = manifest.load(store)

@@ -7,6 +7,7 @@ between the stages is then a relative name, so a data set can be moved or copied
 bytes, the new bytes or nothing.
 """
 
+import contextlib
 import dataclasses
 import os
 import random
@@ -125,6 +126,17 @@ class Store:
         self.traffic.read(len(data))
         return data
 
+    def read_end(self, name: str, count: int) -> bytes:
+        """The last `count` bytes of `name`, asked for by a range without a start, as zarr asks for a shard's index.
+
+        Raises:
+            FileNotFoundError: it is not there.
+            SourceError: the store kept failing.
+        """
+        data = bytes(self.attempt(lambda: self.fs.cat_file(self.path(name), start=-count), name))
+        self.traffic.read(len(data))
+        return data
+
     def names(self, folder: str = "") -> list[str]:
         """Names directly in `folder`, relative to it, sorted; empty where it does not exist."""
         self.fs.invalidate_cache()
@@ -179,6 +191,11 @@ class Store:
         """Remove the file or folder `name`; nothing happens where it is not there."""
         if self.exists(name):
             self.attempt(lambda: self.fs.rm(self.path(name), recursive=True), name)
+
+    def discard(self, name: str) -> None:
+        """Remove the file `name`, in one request; nothing happens where it is not there."""
+        with contextlib.suppress(FileNotFoundError):
+            self.attempt(lambda: self.fs.rm_file(self.path(name)), name)
 
     def sweep(self, folder: str) -> None:
         """Remove what writers that were killed over an hour ago left in `folder`: files that never got their name."""

@@ -1,35 +1,32 @@
 """Can the data set be written where it shall go? An object is written, read back and removed; nothing stays."""
 
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from ingest import probe
 from ingest.cost import Cost
 from ingest.doctor.check import Check
 from pipeline.store import Store
 
-_SIZE = 2**20
-
 
 def check_target(store: Store) -> Iterator[Check]:
-    """Write, read back and remove an object; try whether the store refuses to overwrite when it is asked to.
+    """Write, list, read and remove an object; try whether the store refuses to overwrite when it is asked to.
 
     Raises:
         PretrainError: it may not be written to, or fails.
     """
-    name, data = f"doctor-{secrets.token_hex(8)}", secrets.token_bytes(_SIZE)
+    name = probe.new_name()
     folder_was_there = store.is_local and Path(store.path("")).exists()
     try:
-        store.publish(name, data)
-        back = store.read(name) == data and store.read_range(name, 1000, 2000) == data[1000:2000]
-        store.remove(name)
-        gone = not store.exists(name)
-        if back and gone:
-            yield Check(status="ok", name="target", said=f"{store.url}: 1 MiB written, read back and removed")
+        wrong = probe.faults(store, name) + (["what was written cannot be removed"] if store.exists(name) else [])
+        if wrong:
+            yield Check(
+                status="fail", name="target", said=f"{store.url}: {'; '.join(wrong)}", todo="Give another --out"
+            )
         else:
-            said = f"{store.url}: what was written " + ("cannot be removed" if back else "is not what is read back")
-            yield Check(status="fail", name="target", said=said, todo="Give another --out")
+            said = f"{store.url}: an object was written twice, listed, read by ranges and removed"
+            yield Check(status="ok", name="target", said=said)
         yield _once(store, f"{name}-once")
     finally:
         if store.is_local and not folder_was_there and Path(store.path("")).is_dir():

@@ -164,8 +164,8 @@ def test_a_store_that_ignores_conditions_is_told(tmp_path: Path, monkeypatch: py
 
 
 def test_a_store_that_gives_back_something_else_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    true = Store.read
-    monkeypatch.setattr(Store, "read", lambda self, name: true(self, name)[:-1] + b"?")
+    true = Store.read_range
+    monkeypatch.setattr(Store, "read_range", lambda self, *where: true(self, *where)[:-1] + b"?")
     assert named(list(target.check_target(Store.at(str(tmp_path)))))["target"].status == "fail"
 
 
