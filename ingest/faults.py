@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from http.client import HTTPException
+from pathlib import Path
 from typing import Literal, TypeVar
 from urllib.error import HTTPError
 from urllib.parse import urlsplit
@@ -107,6 +108,8 @@ def patiently(read: Callable[[bool], T], href: str, *, errors: tuple[type[Except
             why, kind = words(error), classify(words(error))
             if kind in {"gone", "refused"} or not host:
                 HOSTS.tell(host, well=True)
+                if not host and kind == "gone" and _is_unmounted(href):
+                    raise GaveUp(f"{why}; nor is the folder above it: is its disk mounted?", permanent=False) from error
                 raise GaveUp(why, permanent=kind in {"gone", "damaged"}) from error
             answer = ask(signing.sign(href))
             lasting = lasting and kind == "damaged" and answer.well
@@ -168,6 +171,12 @@ def _host(href: str) -> str:
     """Host and port, or bucket, of a file that is not on this machine; empty for one that is."""
     parts = urlsplit(href.removeprefix("/vsicurl/"))
     return parts.netloc.rpartition("@")[2] if parts.scheme not in {"", "file"} else ""
+
+
+def _is_unmounted(href: str) -> bool:
+    """Whether a local file lacks its folder, and there is nothing beside that: then more is gone than one scene."""
+    folder = Path(href.removeprefix("file://")).parent
+    return not folder.exists() and not (folder.parent.is_dir() and any(folder.parent.iterdir()))
 
 
 def _moment(text: str) -> datetime | None:

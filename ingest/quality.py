@@ -21,6 +21,9 @@ SCL_BITS: Mapping[int, MaskBit] = {
 }
 """Sentinel-2 scene classification: 3 shadow, 8 and 9 cloud, 10 thin cirrus, 11 snow. Source: ESA L2A ATBD."""
 
+UNREADABLE = "unreadable: "
+"""In the reason of a chip whose file is gone or damaged."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QualityReport:

@@ -15,7 +15,7 @@ from ingest.header import SceneRefused
 from ingest.mosaic import Block, Image, Refused
 from ingest.offset import Testimony, testify_cirrus, testify_coastal
 from ingest.plan import Task
-from ingest.quality import cloud_share, make_mask
+from ingest.quality import UNREADABLE, cloud_share, make_mask
 from ingest.raster import Coordinates, read_band, read_bands, read_small
 from ingest.request import Request
 from ingest.scene import Scene
@@ -41,7 +41,7 @@ def attempt(read: Callable[[], T]) -> T | Refused:
         if not error.permanent:
             raise
         what = "is not there" if classify(error.why) == "gone" else "cannot be decoded"
-        return f"unreadable: {error.band} of {error.scene_id} {what}"
+        return f"{UNREADABLE}{error.band} of {error.scene_id} {what}"
 
 
 def to_db(power: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -58,12 +58,17 @@ def write_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Reque
 
 
 def finish(store: Store, plan: IngestPlan) -> Manifest:
-    """Publish index, statistics, chip table and, last, the manifest of a plan whose units are all done."""
+    """Publish index, statistics, chip table and, last, the manifest of a plan whose units are all done.
+
+    Raises:
+        UsageError: no chip was accepted, or a unit is of another plan.
+    """
     receipts = [receipt.load(store, unit.unit_id) for unit in plan.units]
     fingerprint = plan.fingerprint
     strange = [done.unit_id for done in receipts if done.plan_fingerprint != fingerprint]
     if strange:
         raise UsageError(f"{store.url} holds units of another plan: {strange[:5]}. Give another --out.")
+    receipt.refuse_empty(store, receipts)
     rows = sorted((row for done in receipts for row in done.rows), key=lambda row: row.shard)
     shards = sorted((entry for done in receipts for entry in done.shards), key=lambda entry: entry.path)
     outcomes = [outcome for done in receipts for outcome in done.outcomes]
