@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.coregister import estimate_shift
-from ingest.mosaic import Image, Refused, compose
+from ingest.pixels.coregister import estimate_shift
+from ingest.pixels.mosaic import Image, Refused, compose
+from ingest.pixels.quality import QualityReport, judge, refused
+from ingest.pixels.raster import Coordinates
 from ingest.plan import PairTask, Task, Unit
-from ingest.quality import QualityReport, judge, refused
-from ingest.raster import Coordinates
 from ingest.request import Request
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
 from ingest.sensors import mask_of, read_labels, read_s1, read_s2
 from pipeline.bands import S1_NAMES
 from pipeline.sample import PairSample, Sample, SampleMeta

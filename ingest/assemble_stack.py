@@ -13,14 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.assemble import Made, resampled, scene_names
-from ingest.mosaic import Image, Refused, compose
+from ingest.pixels.mosaic import Image, Refused, compose
+from ingest.pixels.quality import QualityReport, judge, refused
+from ingest.pixels.raster import Coordinates
 from ingest.plan import StackTask, Unit
-from ingest.quality import QualityReport, judge, refused
-from ingest.raster import Coordinates
 from ingest.request import Request, spacing
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
+from ingest.scenes.spacing import Spacing, chain, lengths
 from ingest.sensors import mask_of, read_labels, read_s1, read_s2
-from ingest.spacing import Spacing, chain, lengths
 from pipeline.bands import S1_NAMES
 from pipeline.sample import SampleMeta, StackSample
 

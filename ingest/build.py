@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Protocol
 
-from ingest import cluster, cube, planfile, probe, receipt, search_cache, shards, units
+from ingest import cluster, cube, planfile, probe, receipt, shards, units
 from ingest.assemble import Made, assemble
 from ingest.assemble_stack import assemble_stacks
-from ingest.heap import keep_freed_memory
+from ingest.catalogs import search_cache
+from ingest.pixels.heap import keep_freed_memory
 from ingest.plan import IngestPlan, Unit
 from ingest.planner import make_plan
 from ingest.request import Request

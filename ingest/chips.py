@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from ingest import majortom
-from ingest.grid import footprints
+from ingest.areas import majortom
+from ingest.areas.grid import footprints
 from ingest.plan import IngestPlan, PairTask, Task, anchor, scenes_of
 from ingest.receipt import Outcome
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
 
 NAME = "chips.parquet"
 _SIDES = ("xmin", "ymin", "xmax", "ymax")

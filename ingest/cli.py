@@ -68,8 +68,8 @@ def plan(  # noqa: PLR0913  one parameter is one flag
     as_json: Json = False,
 ) -> None:
     """Say what build-shards would make, what it would cost, and why the rest is left out. Reads no pixel."""
-    from ingest import explain as explaining
     from ingest import facts, plan_page
+    from ingest.care import explain as explaining
     from ingest.cost import Assumptions, estimate
     from ingest.planner import make_plan, survey
     from pipeline.store import Store
@@ -96,7 +96,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Try everything a build needs: catalog, one file of each collection, credentials, clock, room, target."""
-    from ingest.doctor import examine
+    from ingest.care.doctor import examine
     from pipeline import record
 
     checks = examine(request, out, workers=workers)
@@ -121,7 +121,7 @@ def make_earth(
     """Write a synthetic Earth: real COGs and a real STAC catalog, offline. Every pixel's true value is known."""
     import shapely
 
-    from ingest.aoi import parse_dates
+    from ingest.areas.aoi import parse_dates
     from ingest.synthetic import make_earth as make
 
     area = shapely.union_all([one.geometry for one in parse_areas(aoi, around)])
@@ -144,7 +144,7 @@ def verify(
 ) -> None:
     """Check a finished data set against its manifest. Exit code 1 and a list if anything is wrong."""
     from ingest import facts
-    from ingest.verify import verify as check
+    from ingest.care.verify import verify as check
     from pipeline.store import Store
 
     verdict = check(Store.at(out), deep=deep, threads=threads)
@@ -167,7 +167,7 @@ def report(
     samples: Annotated[int, typer.Option(min=1, help="Samples of each of them.")] = 12,
 ) -> None:
     """Write one self-contained page: map, reasons, distributions, statistics, S2 beside S1."""
-    from ingest.report import write
+    from ingest.care.report import write
     from pipeline.store import Store
 
     typer.echo(write(Store.at(out), page, sheets=sheets, samples=samples))
@@ -184,8 +184,8 @@ def stats(
     as_json: Json = False,
 ) -> None:
     """Measure the statistics of a finished data set again: of the training samples, or of groups."""
-    from ingest import restats
-    from ingest.samples import open_set
+    from ingest.care import restats
+    from ingest.care.samples import open_set
     from pipeline.store import Store
 
     groups = tuple(name.strip() for name in by.split(",") if name.strip())
@@ -206,8 +206,8 @@ def shards(
 ) -> None:
     """Make another data set out of a finished one, without downloading: smaller chips, or another codec."""
     from ingest import facts
+    from ingest.care.recut import recut
     from ingest.progress import BuildProgress
-    from ingest.recut import recut
     from pipeline.codec import Codec
 
     chosen: Codec | None = None

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.grid import PIXEL_M, Cell, transformer
+from ingest.areas.grid import PIXEL_M, Cell, transformer
 from ingest.plan import IngestPlan, Task, Unit, scenes_of
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
 from pipeline.bands import S1_BANDS, S2_BANDS, Band
 
 OPEN_BYTES = 32768

@@ -8,11 +8,11 @@ from pipeline import record
 from pipeline.errors import redact
 
 if TYPE_CHECKING:
+    from ingest.areas.grid import Cell
+    from ingest.care.explain import Verdict as Explained
+    from ingest.care.verify import Verdict
     from ingest.cost import Cost
-    from ingest.explain import Verdict as Explained
-    from ingest.grid import Cell
     from ingest.plan import IngestPlan
-    from ingest.verify import Verdict
     from pipeline.manifest import Manifest
 
 
@@ -57,8 +57,8 @@ def of_plan(made: "IngestPlan", cost: "Cost") -> dict[str, Any]:
 
 def _leakage(made: "IngestPlan") -> dict[str, Any]:
     """What training may know of the validation ground."""
+    from ingest.areas.split import REACH_KM, leakage
     from ingest.plan import scene_ids
-    from ingest.split import REACH_KM, leakage
 
     tasks, guard = made.tasks, made.request.guard_km
     found = leakage([task.cell for task in tasks], [task.split for task in tasks], [*map(scene_ids, tasks)], guard)

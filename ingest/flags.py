@@ -10,7 +10,7 @@ import typer
 from pipeline.errors import UsageError
 
 if TYPE_CHECKING:
-    from ingest.aoi import Aoi
+    from ingest.areas.aoi import Aoi
     from ingest.request import Request
 
 
@@ -145,9 +145,9 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     seed: Annotated[int, typer.Option(help="Decides which ground that is, and which cells are drawn.")] = 0,
 ) -> "Request":
     """The flags that decide which bytes are written, as one value."""
-    from ingest.aoi import parse_dates
-    from ingest.cloud import load
-    from ingest.profiles import profile_of
+    from ingest.areas.aoi import parse_dates
+    from ingest.catalogs.profiles import profile_of
+    from ingest.pixels.cloud import load
     from ingest.request import (
         Request,
         check,
@@ -215,7 +215,7 @@ def _request(  # noqa: PLR0913  one parameter is one flag
 
 def parse_areas(aoi: list[str], around: str | None, *, spots: bool = False) -> "tuple[Aoi, ...]":
     """The areas of all `--aoi`; a point without `--around` is one only where `spots` are enough."""
-    from ingest.aoi import SPOT_M, parse_aoi
+    from ingest.areas.aoi import SPOT_M, parse_aoi
     from ingest.request import parse_distance
 
     radius = SPOT_M if spots else None

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.grid import PIXEL_M, Cell, transformer
-from ingest.pairing import Pair
+from ingest.areas.grid import PIXEL_M, Cell, transformer
+from ingest.areas.split import Split
 from ingest.request import Request
-from ingest.scene import Scene
-from ingest.split import Split
-from ingest.stacking import Stack
+from ingest.scenes.pairing import Pair
+from ingest.scenes.scene import Scene
+from ingest.scenes.stacking import Stack
 from pipeline import record
 from pipeline.bands import S1_NAMES
 

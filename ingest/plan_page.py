@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 from ingest.build import open_plan
+from ingest.catalogs.profiles import profile_of
 from ingest.cost import Assumptions, Cost, estimate
 from ingest.plan import IngestPlan, PairTask, Task, scene_ids
-from ingest.profiles import profile_of
 from ingest.request import Request
-from ingest.scene import Asset
+from ingest.scenes.scene import Asset
 from pipeline.errors import redact
 from pipeline.store import Store
 

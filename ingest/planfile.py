@@ -13,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ingest import majortom
-from ingest.grid import Cell
+from ingest.areas import majortom
+from ingest.areas.grid import Cell
 from ingest.plan import IngestPlan, LeftOut, PairTask, StackTask, Task, Unit
 from ingest.request import Request
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
 from pipeline import record
 from pipeline.errors import ContractError
 

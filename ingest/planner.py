@@ -12,11 +12,10 @@ from pyproj.exceptions import ProjError
 from shapely.errors import ShapelyError
 from shapely.geometry.base import BaseGeometry
 
-from ingest import antimeridian, catalog
-from ingest.aoi import DateRange
-from ingest.block_grid import block_cells
-from ingest.coverage import duplicates
-from ingest.grid import (
+from ingest.areas import antimeridian
+from ingest.areas.aoi import DateRange
+from ingest.areas.block_grid import block_cells
+from ingest.areas.grid import (
     PIXEL_M,
     Cell,
     centered_cell,
@@ -27,13 +26,15 @@ from ingest.grid import (
     transformer,
     utm_epsg,
 )
-from ingest.pairing import Pairing, PairRules, pair
+from ingest.areas.split import Split, group_of, guarded, leaking, split_of
+from ingest.catalogs import catalog
 from ingest.plan import IngestPlan, LeftOut, make_task, make_units
 from ingest.request import Request, s1_dates, spacing
 from ingest.sampling import draw, search_boxes
-from ingest.scene import Item, Scene, Unusable, parse_scene
-from ingest.split import Split, group_of, guarded, leaking, split_of
-from ingest.stacking import Stacking, stack
+from ingest.scenes.coverage import duplicates
+from ingest.scenes.pairing import Pairing, PairRules, pair
+from ingest.scenes.scene import Item, Scene, Unusable, parse_scene
+from ingest.scenes.stacking import Stacking, stack
 from pipeline.errors import UsageError, redact
 from pipeline.store import Store
 

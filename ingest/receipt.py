@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ingest.quality import UNREADABLE
+from ingest.pixels.quality import UNREADABLE
 from pipeline import record
 from pipeline.codec import MemberSpec
 from pipeline.errors import ContractError, SourceError, UsageError

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Literal
 
-from ingest.aoi import Aoi, DateRange
-from ingest.block_grid import check_block
-from ingest.grid import MOST_CELLS, check_chip_px
-from ingest.profiles import Profile
-from ingest.spacing import Spacing
+from ingest.areas.aoi import Aoi, DateRange
+from ingest.areas.block_grid import check_block
+from ingest.areas.grid import MOST_CELLS, check_chip_px
+from ingest.catalogs.profiles import Profile
+from ingest.scenes.spacing import Spacing
 from pipeline.bands import L1C_NAMES, S2_NAMES
 from pipeline.codec import Codec, Kind
 from pipeline.errors import UsageError

@@ -16,10 +16,10 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from ingest import antimeridian
-from ingest.block_grid import Block, block_cells, blocks_at, cells_of
-from ingest.grid import PIXEL_M, Cell, by_zone, count_of, footprints, lattice_cells
-from ingest.positions import Candidates, in_zones, scattered, snapped, spread
+from ingest.areas import antimeridian
+from ingest.areas.block_grid import Block, block_cells, blocks_at, cells_of
+from ingest.areas.grid import PIXEL_M, Cell, by_zone, count_of, footprints, lattice_cells
+from ingest.areas.positions import Candidates, in_zones, scattered, snapped, spread
 from ingest.request import Request, Sampling
 from ingest.weights import classes_of, points_of, weights_of
 from pipeline.errors import UsageError

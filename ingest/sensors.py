@@ -8,17 +8,17 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from ingest.cloud import cloudy
-from ingest.faults import classify
-from ingest.grid import Cell
-from ingest.header import SceneRefused
-from ingest.mosaic import Block, Image, Refused
-from ingest.offset import Testimony, testify_cirrus, testify_coastal
+from ingest.areas.grid import Cell
+from ingest.pixels.cloud import cloudy
+from ingest.pixels.faults import classify
+from ingest.pixels.mosaic import Block, Image, Refused
+from ingest.pixels.quality import UNREADABLE, cloud_share, make_mask
+from ingest.pixels.raster import Coordinates, read_band, read_bands, read_small
 from ingest.plan import Task
-from ingest.quality import UNREADABLE, cloud_share, make_mask
-from ingest.raster import Coordinates, read_band, read_bands, read_small
 from ingest.request import Request
-from ingest.scene import Scene
+from ingest.scenes.header import SceneRefused
+from ingest.scenes.offset import Testimony, testify_cirrus, testify_coastal
+from ingest.scenes.scene import Scene
 from pipeline.bands import L1C_NAMES, S1_NAMES
 from pipeline.errors import ReadError, UsageError
 

@@ -11,7 +11,7 @@ import shapely
 from numpy.typing import NDArray
 from shapely.geometry.base import BaseGeometry
 
-from ingest import antimeridian, vectors
+from ingest.areas import antimeridian, vectors
 from ingest.request import Sampling
 from pipeline.errors import UsageError
 
@@ -31,7 +31,7 @@ def weights_of(sampling: Sampling, area: BaseGeometry) -> Callable[[Floats, Floa
     if Path(sampling.weights).suffix.lower() not in RASTERS:
         land = _polygons(sampling.weights)
         return lambda lon, lat: shapely.contains_xy(land, lon, lat).astype(np.float64)
-    from ingest.lookup import lookup
+    from ingest.areas.lookup import lookup
 
     raster = lookup(sampling.weights, area)
     known = raster.values[raster.valid]
@@ -51,7 +51,7 @@ def classes_of(sampling: Sampling, area: BaseGeometry) -> Callable[[Floats, Floa
     Raises:
         UsageError: no such file, or no whole numbers in it.
     """
-    from ingest.lookup import lookup
+    from ingest.areas.lookup import lookup
 
     raster = lookup(sampling.weights, area)
     known = raster.values[raster.valid]

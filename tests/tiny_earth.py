@@ -14,10 +14,10 @@ import shapely
 from pyproj import Transformer
 from rasterio.transform import Affine
 
-from ingest.aoi import DateRange, parse_aoi
-from ingest.grid import Cell, corner_cell
+from ingest.areas.aoi import DateRange, parse_aoi
+from ingest.areas.grid import Cell, corner_cell
 from ingest.request import Request
-from ingest.scene import Asset, Grid, Scene
+from ingest.scenes.scene import Asset, Grid, Scene
 from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
 
 EPSG, LEFT, TOP, SIDE = 32633, 500040, 5300040, 144

@@ -20,7 +20,7 @@ from shapely import affinity
 from shapely.geometry import MultiPolygon, Polygon
 from shapely.geometry.polygon import orient
 
-from ingest.grid import utm_epsg
+from ingest.areas.grid import utm_epsg
 from ingest.synthetic.landscape import Array
 from pipeline.errors import UsageError
 

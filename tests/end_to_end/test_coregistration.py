@@ -32,7 +32,7 @@ def cube(area: str, calm_earth: Path, tmp_path_factory: pytest.TempPathFactory):
 
 
 def _lonlat(cube, row: int, down_px: float, right_px: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from ingest.grid import transformer
+    from ingest.areas.grid import transformer
 
     chip = cube.isel(sample=row)
     steps = (np.arange(cube.sizes["x"]) + 0.5) * 10

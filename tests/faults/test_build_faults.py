@@ -11,7 +11,7 @@ import zarr
 
 from ingest import build as stage
 from ingest import cube, receipt, shards
-from ingest.aoi import DateRange
+from ingest.areas.aoi import DateRange
 from ingest.build import build
 from pipeline import manifest
 from pipeline.errors import UsageError

@@ -15,10 +15,10 @@ from numpy.testing import assert_array_equal
 from rasterio.transform import Affine
 from tiny_earth import Tiny
 
-from ingest import faults, raster
-from ingest.faults import TRIES, Hosts, ask
-from ingest.raster import Chips, read_band
-from ingest.scene import Asset, Scene
+from ingest.pixels import faults, raster
+from ingest.pixels.faults import TRIES, Hosts, ask
+from ingest.pixels.raster import Chips, read_band
+from ingest.scenes.scene import Asset, Scene
 from pipeline.errors import ReadError
 
 pytestmark = pytest.mark.ingest

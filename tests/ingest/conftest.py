@@ -12,8 +12,8 @@ else:
     @pytest.fixture
     def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
         """Servers on this machine are asked as fast as they answer, and again at once."""
-        from ingest import transport
-        from ingest.budget import Budget
+        from ingest.catalogs import transport
+        from ingest.catalogs.budget import Budget
 
         monkeypatch.setattr(transport, "PAUSE_S", 0.01)
         monkeypatch.setattr(transport, "budget_of", lambda url, profile: Budget(most_per_s=1e6))

@@ -5,7 +5,7 @@ import shapely
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.antimeridian import cut, joined, sides
+from ingest.areas.antimeridian import cut, joined, sides
 
 pytestmark = pytest.mark.ingest
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from ingest.aoi import Aoi, DateRange, parse_aoi, parse_dates
+from ingest.areas.aoi import Aoi, DateRange, parse_aoi, parse_dates
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

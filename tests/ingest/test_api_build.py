@@ -9,11 +9,11 @@ import harness
 import pytest
 from stac_server import Server, serving
 
-from ingest import signing
-from ingest.aoi import DateRange
+from ingest.areas.aoi import DateRange
 from ingest.build import build, open_plan
+from ingest.catalogs import signing
+from ingest.catalogs.signing import Signer
 from ingest.request import Request
-from ingest.signing import Signer
 from pipeline.errors import UsageError
 from pipeline.store import Store
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Transformer
 
-from ingest import mgrs
-from ingest.block_grid import block_cells, blocks_at, cells_of, check_block, starts_px
-from ingest.grid import Cell, footprints, lattice_cells
+from ingest.areas import mgrs
+from ingest.areas.block_grid import block_cells, blocks_at, cells_of, check_block, starts_px
+from ingest.areas.grid import Cell, footprints, lattice_cells
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.blocks import rectangles, strips, touch
+from ingest.pixels.blocks import rectangles, strips, touch
 
 pytestmark = pytest.mark.ingest
 SPANS = st.tuples(st.integers(-20, 110), st.integers(1, 40))

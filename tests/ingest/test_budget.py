@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from ingest.budget import RETRIES, SLOWEST_PER_S, Budget
+from ingest.catalogs.budget import RETRIES, SLOWEST_PER_S, Budget
 
 pytestmark = pytest.mark.ingest
 

@@ -11,12 +11,13 @@ import harness
 import pytest
 
 from ingest import build as stage
-from ingest import planfile, raster, units
+from ingest import planfile, units
 from ingest.build import UnitDone, build, explain, open_plan
+from ingest.pixels import raster
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
 from ingest.request import Request
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
 from pipeline import manifest
 from pipeline.errors import ReadError, UnitsFailed, UsageError
 from pipeline.store import Store

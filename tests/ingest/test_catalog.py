@@ -16,11 +16,11 @@ import pytest
 import shapely
 from shapely.geometry.base import BaseGeometry
 
-from ingest import catalog, stac_api
-from ingest.aoi import DateRange, parse_aoi, parse_dates
-from ingest.catalog import search
-from ingest.profiles import profile_of
-from ingest.scene import parse_scene
+from ingest.areas.aoi import DateRange, parse_aoi, parse_dates
+from ingest.catalogs import catalog, stac_api
+from ingest.catalogs.catalog import search
+from ingest.catalogs.profiles import profile_of
+from ingest.scenes.scene import parse_scene
 from pipeline.errors import CatalogError
 
 pytestmark = [pytest.mark.ingest, pytest.mark.usefixtures("unhurried")]

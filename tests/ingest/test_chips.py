@@ -14,7 +14,7 @@ import shapely
 from pyproj import Transformer
 
 from ingest import chips
-from ingest.majortom import cell_name
+from ingest.areas.majortom import cell_name
 from ingest.plan import IngestPlan, LeftOut
 from ingest.planner import make_plan
 from ingest.receipt import Outcome

@@ -14,12 +14,12 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 
 from ingest.assemble import Made, assemble
-from ingest.cloud import cloudy, load
-from ingest.mosaic import Image
+from ingest.pixels.cloud import cloudy, load
+from ingest.pixels.mosaic import Image
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
 from ingest.request import Request
-from ingest.scene import Scene, parse_scene
+from ingest.scenes.scene import Scene, parse_scene
 from pipeline.bands import S2_NAMES
 from pipeline.errors import UsageError
 from pipeline.sample import MaskBit

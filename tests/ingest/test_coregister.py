@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.coregister import REACH_PX, SIGNIFICANT, estimate_shift
+from ingest.pixels.coregister import REACH_PX, SIGNIFICANT, estimate_shift
 
 pytestmark = pytest.mark.ingest
 

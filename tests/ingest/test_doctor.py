@@ -16,11 +16,11 @@ from flaky_server import serving
 from rasterio.transform import Affine
 from typer.testing import CliRunner
 
+from ingest.care.doctor import examine, source, target
+from ingest.care.doctor.check import Check, failing
 from ingest.cli import app
-from ingest.doctor import examine, source, target
-from ingest.doctor.check import Check, failing
 from ingest.request import Request
-from ingest.scene import Asset, Scene
+from ingest.scenes.scene import Asset, Scene
 from pipeline.errors import UsageError
 from pipeline.store import Store
 

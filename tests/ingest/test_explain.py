@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 import shapely
 
-from ingest.explain import Verdict, explain, find_cell, lines
-from ingest.grid import Cell, footprints
+from ingest.areas.grid import Cell, footprints
+from ingest.care.explain import Verdict, explain, find_cell, lines
 from ingest.plan import scene_ids
 from ingest.planner import Found, find_cells, make_plan, survey
 from ingest.request import Request
-from ingest.scene import Scene
+from ingest.scenes.scene import Scene
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

@@ -6,8 +6,19 @@ from typing import Any
 
 import pytest
 
-from ingest import faults
-from ingest.faults import HOLD_S, LIMIT, PATIENCE_S, TRIES, Answer, GaveUp, Hosts, classify, patiently, retry_after_s
+from ingest.pixels import faults
+from ingest.pixels.faults import (
+    HOLD_S,
+    LIMIT,
+    PATIENCE_S,
+    TRIES,
+    Answer,
+    GaveUp,
+    Hosts,
+    classify,
+    patiently,
+    retry_after_s,
+)
 from pipeline.errors import SourceError
 
 pytestmark = pytest.mark.ingest

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from ingest import antimeridian, grid
-from ingest.grid import (
+from ingest.areas import antimeridian, grid
+from ingest.areas.grid import (
     Cell,
     centered_cell,
     check_chip_px,
@@ -26,7 +26,7 @@ from ingest.grid import (
     pitch_m,
     utm_epsg,
 )
-from ingest.scene import Scene, parse_scene
+from ingest.scenes.scene import Scene, parse_scene
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

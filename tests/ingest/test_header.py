@@ -14,15 +14,15 @@ from rasterio.errors import NotGeoreferencedWarning
 from rasterio.transform import Affine
 from tiny_earth import EPSG, LEFT, SIDE, TOP
 
+from ingest.areas.grid import Cell
 from ingest.assemble import assemble
 from ingest.assemble_stack import assemble_stacks
-from ingest.grid import Cell
-from ingest.header import Header, SceneRefused, declared, grid_disagreement, type_disagreement
+from ingest.pixels.raster import check, read_band
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
-from ingest.raster import check, read_band
 from ingest.request import Request
-from ingest.scene import Scene, parse_scene
+from ingest.scenes.header import Header, SceneRefused, declared, grid_disagreement, type_disagreement
+from ingest.scenes.scene import Scene, parse_scene
 from pipeline.errors import ReadError
 
 pytestmark = pytest.mark.ingest

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ingest.hrefs import is_signed, join, unsigned
+from ingest.catalogs.hrefs import is_signed, join, unsigned
 from pipeline.errors import CatalogError
 
 pytestmark = pytest.mark.ingest

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.majortom import cell_name
+from ingest.areas.majortom import cell_name
 
 pytestmark = pytest.mark.ingest
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.matching import match
+from ingest.scenes.matching import match
 
 pytestmark = pytest.mark.ingest
 MOMENTS = st.lists(st.integers(0, 60), max_size=5).map(sorted)

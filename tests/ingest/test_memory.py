@@ -12,15 +12,16 @@ import pytest
 import rasterio
 from rasterio.transform import Affine
 
-from ingest import cube, heap, planfile, raster
+from ingest import cube, planfile
 from ingest import plan as plan_of
-from ingest.grid import corner_cell
-from ingest.pairing import Pair
+from ingest.areas.grid import corner_cell
+from ingest.pixels import heap, raster
+from ingest.pixels.raster import GDAL_OPTIONS
 from ingest.plan import IngestPlan, make_task, make_units
-from ingest.raster import GDAL_OPTIONS
 from ingest.request import Request
-from ingest.scene import Asset, Grid, Scene
-from ingest.stacking import Stack
+from ingest.scenes.pairing import Pair
+from ingest.scenes.scene import Asset, Grid, Scene
+from ingest.scenes.stacking import Stack
 from pipeline.bands import S1_NAMES, S2_BANDS
 from pipeline.store import Store
 

@@ -9,8 +9,8 @@ import pytest
 import shapely
 from pyproj import Transformer
 
-from ingest import mgrs
-from ingest.grid import utm_epsg
+from ingest.areas import mgrs
+from ingest.areas.grid import utm_epsg
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

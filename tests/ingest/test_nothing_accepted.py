@@ -11,7 +11,7 @@ import pytest
 from tiny_earth import Tiny
 
 from ingest import receipt
-from ingest.aoi import DateRange
+from ingest.areas.aoi import DateRange
 from ingest.build import build
 from ingest.request import Request
 from pipeline.errors import SourceError, UnitsFailed, UsageError

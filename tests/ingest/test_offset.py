@@ -12,13 +12,13 @@ from numpy.testing import assert_array_equal
 
 from ingest import sensors
 from ingest.assemble import Made, assemble
-from ingest.offset import testify_cirrus as cirrus
-from ingest.offset import testify_coastal as coastal
+from ingest.pixels.raster import read_small
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
-from ingest.raster import read_small
 from ingest.request import Request
-from ingest.scene import Asset, Scene
+from ingest.scenes.offset import testify_cirrus as cirrus
+from ingest.scenes.offset import testify_coastal as coastal
+from ingest.scenes.scene import Asset, Scene
 from pipeline.bands import L1C_NAMES, S2_NAMES
 
 pytestmark = pytest.mark.ingest

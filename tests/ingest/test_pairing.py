@@ -11,10 +11,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.coverage import SAME_PASS_S, is_own_grid
-from ingest.grid import Cell, corner_cell, footprints
-from ingest.pairing import REUSED, PairRules, candidates, pair
-from ingest.scene import Grid, Scene
+from ingest.areas.grid import Cell, corner_cell, footprints
+from ingest.scenes.coverage import SAME_PASS_S, is_own_grid
+from ingest.scenes.pairing import REUSED, PairRules, candidates, pair
+from ingest.scenes.scene import Grid, Scene
 
 pytestmark = pytest.mark.ingest
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from shapely.geometry import box
 
-from ingest.aoi import DateRange
-from ingest.partition import Part, boxes, cut, parts
+from ingest.areas.aoi import DateRange
+from ingest.catalogs.partition import Part, boxes, cut, parts
 
 pytestmark = pytest.mark.ingest
 TODAY = date(2026, 11, 26)

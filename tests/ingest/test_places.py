@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ingest import places
-from ingest.places import Place
+from ingest.areas import places
+from ingest.areas.places import Place
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

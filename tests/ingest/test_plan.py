@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.grid import Cell, corner_cell
-from ingest.pairing import Pair
+from ingest.areas.grid import Cell, corner_cell
 from ingest.plan import (
     CUTS_PX,
     ROWS_PER_SHARD,
@@ -28,7 +27,8 @@ from ingest.plan import (
     task_key,
 )
 from ingest.request import Request
-from ingest.scene import Grid, Scene
+from ingest.scenes.pairing import Pair
+from ingest.scenes.scene import Grid, Scene
 from pipeline import record
 
 pytestmark = pytest.mark.ingest

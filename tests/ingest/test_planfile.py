@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from ingest import planfile
-from ingest.majortom import cell_name
+from ingest.areas.majortom import cell_name
 from ingest.plan import IngestPlan, LeftOut
 from ingest.planner import make_plan
 from ingest.request import Request

@@ -11,8 +11,8 @@ import pytest
 import shapely
 
 from ingest import planner
-from ingest.aoi import SPOT_M, DateRange, parse_aoi
-from ingest.grid import corner_cell, footprints, transformer
+from ingest.areas.aoi import SPOT_M, DateRange, parse_aoi
+from ingest.areas.grid import corner_cell, footprints, transformer
 from ingest.plan import IngestPlan
 from ingest.planner import make_plan
 from ingest.request import Request

@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.assemble import assemble
-from ingest.header import SceneRefused
+from ingest.pixels.power import NotPowerError, check_power
+from ingest.pixels.raster import read_band
 from ingest.planner import make_plan
-from ingest.power import NotPowerError, check_power
-from ingest.raster import read_band
-from ingest.scene import Asset, Scene
+from ingest.scenes.header import SceneRefused
+from ingest.scenes.scene import Asset, Scene
 
 pytestmark = pytest.mark.ingest
 DB, DN = "values are dB where", "values are digital numbers where"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from ingest.product import Product, identify
-from ingest.scene import Scene, parse_scene
+from ingest.scenes.product import Product, identify
+from ingest.scenes.scene import Scene, parse_scene
 
 pytestmark = pytest.mark.ingest
 

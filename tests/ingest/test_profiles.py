@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ingest.profiles import KNOWN, address_of, profile_of
+from ingest.catalogs.profiles import KNOWN, address_of, profile_of
 
 pytestmark = pytest.mark.ingest
 

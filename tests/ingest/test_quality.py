@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.quality import cloud_share, judge, make_mask
+from ingest.pixels.quality import cloud_share, judge, make_mask
 from pipeline.sample import MaskBit
 
 pytestmark = pytest.mark.ingest

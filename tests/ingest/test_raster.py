@@ -14,12 +14,12 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from ingest.grid import Cell, corner_cell
+from ingest.areas.grid import Cell, corner_cell
+from ingest.pixels.raster import read_band, read_bands
 from ingest.plan import PairTask
 from ingest.planner import make_plan
-from ingest.raster import read_band, read_bands
 from ingest.request import Request
-from ingest.scene import Asset, Scene
+from ingest.scenes.scene import Asset, Scene
 from pipeline.bands import S1_NAMES, S2_NAMES
 from pipeline.errors import ReadError
 
@@ -182,7 +182,7 @@ def test_scattered_cells_are_the_files_pixels(
     *, layout: dict, moved: int, tmp_path: Path, scene_of: Any, make_cell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Strip by strip, with the rows that the next strip shares, as in one read of the whole file."""
-    monkeypatch.setattr("ingest.raster.LOWEST_STRIP_PX", 20)
+    monkeypatch.setattr("ingest.pixels.raster.LOWEST_STRIP_PX", 20)
     random = np.random.default_rng(1)
     source = random.integers(0, 9999, (288, 200)).astype("u2")
     transform = Affine(10, 0, 500040 + moved, 0, -10, 5300040)
@@ -207,7 +207,9 @@ def _secret(path: Path) -> str:
 def test_failures_are_read_errors_that_name_the_asset(
     *, kind: str, tmp_path: Path, scene_of: Any, make_cell: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("ingest.raster.GDAL_OPTIONS", {"GDAL_HTTP_MAX_RETRY": "0", "GDAL_HTTP_CONNECTTIMEOUT": "2"})
+    monkeypatch.setattr(
+        "ingest.pixels.raster.GDAL_OPTIONS", {"GDAL_HTTP_MAX_RETRY": "0", "GDAL_HTTP_CONNECTTIMEOUT": "2"}
+    )
     path = tmp_path / "a.tif"
     if kind != "missing":
         _write(path, _random(), crs=None if kind == "no crs" else 32633, tiled=True, blockxsize=64, blockysize=64)

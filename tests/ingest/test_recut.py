@@ -10,13 +10,13 @@ import harness
 import numpy as np
 import pytest
 
+from ingest.areas.grid import Cell, utm_epsg
 from ingest.build import build
-from ingest.grid import Cell, utm_epsg
+from ingest.care.recut import _judge, cut, derive, recut
+from ingest.care.samples import open_set
+from ingest.care.verify import verify
 from ingest.planner import make_plan
-from ingest.recut import _judge, cut, derive, recut
 from ingest.request import Request
-from ingest.samples import open_set
-from ingest.verify import verify
 from pipeline import record
 from pipeline.errors import UsageError
 from pipeline.sample import SampleMeta, StackSample, arrays, validate

@@ -15,8 +15,8 @@ import rasterio
 from typer.testing import CliRunner
 
 from ingest.build import build
+from ingest.care.report import drawing, page, pictures, png, report
 from ingest.cli import app
-from ingest.report import drawing, page, pictures, png, report
 from ingest.request import Request
 from pipeline.bands import S2_NAMES
 from pipeline.errors import ContractError, UsageError

@@ -6,8 +6,8 @@ from datetime import date
 
 import pytest
 
-from ingest.aoi import DateRange
-from ingest.profiles import profile_of
+from ingest.areas.aoi import DateRange
+from ingest.catalogs.profiles import profile_of
 from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_s2, parse_tracks, s1_dates
 from pipeline import record
 from pipeline.bands import S2_NAMES

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ingest import restats
 from ingest.build import build
+from ingest.care import restats
+from ingest.care.samples import DataSet, open_set
 from ingest.request import Request
-from ingest.samples import DataSet, open_set
 from pipeline import manifest, stats
 from pipeline.errors import CorruptShard, UsageError
 from pipeline.store import Store

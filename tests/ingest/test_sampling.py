@@ -18,9 +18,9 @@ from pyproj import Geod, Transformer
 from rasterio.transform import from_bounds
 
 from ingest import planner, sampling
-from ingest.aoi import parse_aoi
-from ingest.block_grid import block_cells, blocks_at
-from ingest.grid import Cell, lattice_cells
+from ingest.areas.aoi import parse_aoi
+from ingest.areas.block_grid import block_cells, blocks_at
+from ingest.areas.grid import Cell, lattice_cells
 from ingest.planner import make_plan
 from ingest.request import Request, Sampling
 from ingest.sampling import draw, quotas, search_boxes

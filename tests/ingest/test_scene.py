@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import shapely
 
-from ingest.scene import Scene, Unusable, interval, parse_scene
+from ingest.scenes.scene import Scene, Unusable, interval, parse_scene
 from pipeline.bands import S2_NAMES
 
 pytestmark = pytest.mark.ingest

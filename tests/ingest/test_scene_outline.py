@@ -9,9 +9,9 @@ import pytest
 import shapely
 from shapely.geometry import shape
 
-from ingest.coverage import candidates_by_cell
-from ingest.grid import Cell, corner_cell, footprints, transformer
-from ingest.scene import Scene, outline, parse_scene
+from ingest.areas.grid import Cell, corner_cell, footprints, transformer
+from ingest.scenes.coverage import candidates_by_cell
+from ingest.scenes.scene import Scene, outline, parse_scene
 from pipeline.bands import S2_NAMES
 
 pytestmark = pytest.mark.ingest

@@ -14,11 +14,11 @@ import rasterio
 from rasterio.transform import from_origin
 from stac_server import Asked, Server, serving
 
-from ingest import signing
-from ingest.grid import corner_cell
-from ingest.raster import GDAL_OPTIONS, read_band
-from ingest.scene import Asset
-from ingest.signing import Signer, options, reading, sign
+from ingest.areas.grid import corner_cell
+from ingest.catalogs import signing
+from ingest.catalogs.signing import Signer, options, reading, sign
+from ingest.pixels.raster import GDAL_OPTIONS, read_band
+from ingest.scenes.scene import Asset
 from pipeline.errors import CatalogError, ReadError, SourceError
 
 pytestmark = pytest.mark.ingest

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.spacing import Spacing, chain, lengths
+from ingest.scenes.spacing import Spacing, chain, lengths
 
 pytestmark = pytest.mark.ingest
 START = datetime(2023, 11, 20, tzinfo=UTC)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyproj import Geod, Transformer
 
-from ingest import antimeridian
-from ingest.grid import Cell, corner_cell, footprints, lattice_cells, transformer
-from ingest.split import BLOCK_DEG, Leakage, gaps_m, group_of, guarded, leakage, leaking, split_of
+from ingest.areas import antimeridian
+from ingest.areas.grid import Cell, corner_cell, footprints, lattice_cells, transformer
+from ingest.areas.split import BLOCK_DEG, Leakage, gaps_m, group_of, guarded, leakage, leaking, split_of
 
 pytestmark = pytest.mark.ingest
 

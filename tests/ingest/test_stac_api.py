@@ -14,10 +14,10 @@ import shapely
 from shapely.geometry import box
 from stac_server import Asked, Fault, Server, serving
 
-from ingest import partition, profiles, stac_api, transport
-from ingest.aoi import DateRange
-from ingest.catalog import search
-from ingest.search_cache import FOLDER
+from ingest.areas.aoi import DateRange
+from ingest.catalogs import partition, profiles, stac_api, transport
+from ingest.catalogs.catalog import search
+from ingest.catalogs.search_cache import FOLDER
 from pipeline.errors import CatalogError
 from pipeline.store import Store
 

@@ -13,19 +13,19 @@ import rasterio
 from typer.testing import CliRunner
 
 from ingest import planfile
+from ingest.areas.grid import footprints
 from ingest.assemble_stack import _Frame, _Series
 from ingest.build import build, explain
 from ingest.cli import app
 from ingest.cube import open_cube
-from ingest.grid import footprints
-from ingest.mosaic import Image
-from ingest.pairing import PairRules
+from ingest.pixels.mosaic import Image
+from ingest.pixels.quality import QualityReport
 from ingest.plan import StackTask
 from ingest.planner import make_plan
-from ingest.quality import QualityReport
 from ingest.request import Request, spacing
-from ingest.spacing import Spacing
-from ingest.stacking import stack
+from ingest.scenes.pairing import PairRules
+from ingest.scenes.spacing import Spacing
+from ingest.scenes.stacking import stack
 from pipeline import index, manifest, record
 from pipeline.codec import decode
 from pipeline.errors import UsageError

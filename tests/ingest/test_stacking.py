@@ -8,10 +8,10 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.grid import corner_cell, footprints
-from ingest.scene import Scene
-from ingest.spacing import Spacing, chain
-from ingest.stacking import cut, spaced, stack
+from ingest.areas.grid import corner_cell, footprints
+from ingest.scenes.scene import Scene
+from ingest.scenes.spacing import Spacing, chain
+from ingest.scenes.stacking import cut, spaced, stack
 
 pytestmark = pytest.mark.ingest
 START = datetime(2023, 1, 1, tzinfo=UTC)

@@ -20,15 +20,15 @@ from hypothesis.extra import numpy as hnp
 from numpy.testing import assert_array_equal
 from tiny_earth import EPSG, LEFT, SIDE, T0, TOP, _item, _write_catalog
 
+from ingest.areas.grid import Cell, corner_cell, footprints, lattice_cells, transformer
 from ingest.assemble import assemble
 from ingest.assemble_stack import assemble_stacks
-from ingest.coverage import candidates_by_cell, duplicates, radar_by_cell
-from ingest.grid import Cell, corner_cell, footprints, lattice_cells, transformer
-from ingest.mosaic import UNCLASSIFIED, Block, Image, compose
+from ingest.pixels.mosaic import UNCLASSIFIED, Block, Image, compose
 from ingest.plan import IngestPlan, scene_ids
 from ingest.planfile import from_parquet, to_parquet
 from ingest.planner import make_plan
-from ingest.scene import Grid, Scene, parse_scene
+from ingest.scenes.coverage import candidates_by_cell, duplicates, radar_by_cell
+from ingest.scenes.scene import Grid, Scene, parse_scene
 from pipeline.bands import S1_NAMES, S2_BANDS, S2_NAMES
 from pipeline.sample import MaskBit
 

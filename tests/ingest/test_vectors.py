@@ -12,7 +12,7 @@ import shapefile
 import shapely
 from pyproj import CRS, Transformer
 
-from ingest import vectors
+from ingest.areas import vectors
 from pipeline.errors import UsageError
 
 pytestmark = pytest.mark.ingest

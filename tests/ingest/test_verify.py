@@ -11,8 +11,8 @@ import harness
 import pytest
 
 from ingest.build import build
+from ingest.care.verify import Verdict, verify
 from ingest.request import Request
-from ingest.verify import Verdict, verify
 from pipeline import manifest, record
 from pipeline.errors import UsageError, VersionMismatch
 from pipeline.manifest import FORMAT_VERSION

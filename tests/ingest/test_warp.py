@@ -16,8 +16,8 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from ingest.grid import Affine6, Cell, corner_cell
-from ingest.warp import Copy, Pixels, centers, copy, locate, sample, spread
+from ingest.areas.grid import Affine6, Cell, corner_cell
+from ingest.pixels.warp import Copy, Pixels, centers, copy, locate, sample, spread
 
 pytestmark = pytest.mark.ingest
 Cells = Callable[..., Cell]

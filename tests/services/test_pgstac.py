@@ -13,11 +13,11 @@ import shapely
 from services import pgstac
 from shapely.geometry import box, shape
 
-from ingest import partition, stac_api, transport
-from ingest.aoi import DateRange
-from ingest.catalog import search
-from ingest.profiles import profile_of
-from ingest.scene import interval, parse_scene
+from ingest.areas.aoi import DateRange
+from ingest.catalogs import partition, stac_api, transport
+from ingest.catalogs.catalog import search
+from ingest.catalogs.profiles import profile_of
+from ingest.scenes.scene import interval, parse_scene
 from pipeline.store import Store
 
 pytestmark = [pytest.mark.ingest, pytest.mark.slow]

@@ -1,0 +1,1 @@
+"""From where: catalogs by name, searches that are kept, addresses that are signed."""
