@@ -142,10 +142,12 @@ def remote(tmp_path: Path) -> Iterator[Remote]:
             process.wait(timeout=30)
 
 
-def _until(folder: Path, pattern: str, count: int) -> None:
-    end_s = time.monotonic() + 60
+def _until(folder: Path, pattern: str, count: int, *, driver: "subprocess.Popen[str] | None" = None) -> None:
+    """Wait until so many files are there; no longer than their driver lives."""
+    end_s = time.monotonic() + 200
     while len(list(folder.glob(pattern))) < count:
         assert time.monotonic() < end_s, f"{count} {pattern}"
+        assert driver is None or driver.poll() is None, driver.communicate()
         time.sleep(0.05)
 
 
@@ -161,7 +163,7 @@ def test_remote_workers_may_be_killed_and_added(remote: Remote, tmp_path: Path) 
     remote.add()
     _until(tmp_path, "u*", 8)
     remote.add()
-    driver.join(timeout=120)
+    driver.join(timeout=200)
     assert done == [_ids(MANY)]
     assert len(list(tmp_path.glob("pid-*"))) >= 2
 
@@ -197,9 +199,12 @@ def test_a_scheduler_that_vanishes_is_one_message_and_the_build_goes_on_without_
             stderr=subprocess.PIPE,
             text=True,
         )
-        _until(out, "receipts/*", 1)
-        remote.scheduler.send_signal(how)
-        printed, said = driver.communicate(timeout=100)
+        try:
+            _until(out, "receipts/*", 1, driver=driver)
+            remote.scheduler.send_signal(how)
+            printed, said = driver.communicate(timeout=100)
+        finally:
+            driver.kill()
         slow["is"] = False
         assert (driver.returncode, printed) == (2, "")
         assert "ingest: the dask scheduler is gone" in said
