@@ -147,30 +147,19 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     """The flags that decide which bytes are written, as one value."""
     from ingest.areas.aoi import parse_dates
     from ingest.catalogs.profiles import profile_of
+    from ingest.parsing import parse_bands, parse_distance, parse_gap, parse_s1, parse_s2, parse_sampling, parse_tracks
     from ingest.pixels.cloud import load
-    from ingest.request import (
-        Request,
-        check,
-        parse_bands,
-        parse_distance,
-        parse_gap,
-        parse_s1,
-        parse_s2,
-        parse_sampling,
-        parse_tracks,
-    )
+    from ingest.request import Request, check
 
     pairs = kind is Kind.pair
-    if block_px is not None and grid is not Grid.blocks:
-        raise UsageError("--block-px is for --grid blocks. Leave it out, or take that grid.")
-    if pairs and (frames, min_gap, seasons) != (None, None, False):
-        raise UsageError("--frames, --min-gap and --seasons are for --kind stack. Leave them out, or make stacks.")
-    if pairs and s1_gap is not None:
-        raise UsageError("--s1-gap is for --kind stack; the longest time between S2 and S1 of a pair is --max-gap.")
-    if not pairs and one_to_one:
-        raise UsageError("--one-to-one is for --kind pair. Leave it out, or make pairs.")
-    if not (pairs or s1) and (orbit is not Orbit.any or tracks or s1_gap):
-        raise UsageError("--orbit, --tracks and --s1-gap are about S1. Ask for it with --s1 rtc, or leave them out.")
+    _check_companions(
+        kind,
+        grid,
+        block_px=block_px,
+        s1=s1,
+        of_stacks=(frames, min_gap, s1_gap, seasons),
+        of_radar=(orbit, tracks, one_to_one),
+    )
     radar_gap = (
         parse_gap("3d" if max_gap is None else max_gap, "--max-gap") if pairs else parse_gap(s1_gap or "3d", "--s1-gap")
     )
@@ -213,10 +202,37 @@ def _request(  # noqa: PLR0913  one parameter is one flag
     )
 
 
+def _check_companions(
+    kind: Kind,
+    grid: Grid,
+    *,
+    block_px: int | None,
+    s1: str | None,
+    of_stacks: tuple[int | None, str | None, str | None, bool],
+    of_radar: tuple[Orbit, str, bool],
+) -> None:
+    """Refuse flags that would change nothing, because they belong to another kind or grid.
+
+    Raises:
+        UsageError: names them, and what they are for.
+    """
+    pairs, (frames, min_gap, s1_gap, seasons), (orbit, tracks, one_to_one) = kind is Kind.pair, of_stacks, of_radar
+    if block_px is not None and grid is not Grid.blocks:
+        raise UsageError("--block-px is for --grid blocks. Leave it out, or take that grid.")
+    if pairs and (frames, min_gap, seasons) != (None, None, False):
+        raise UsageError("--frames, --min-gap and --seasons are for --kind stack. Leave them out, or make stacks.")
+    if pairs and s1_gap is not None:
+        raise UsageError("--s1-gap is for --kind stack; the longest time between S2 and S1 of a pair is --max-gap.")
+    if not pairs and one_to_one:
+        raise UsageError("--one-to-one is for --kind pair. Leave it out, or make pairs.")
+    if not (pairs or s1) and (orbit is not Orbit.any or tracks or s1_gap):
+        raise UsageError("--orbit, --tracks and --s1-gap are about S1. Ask for it with --s1 rtc, or leave them out.")
+
+
 def parse_areas(aoi: list[str], around: str | None, *, spots: bool = False) -> "tuple[Aoi, ...]":
     """The areas of all `--aoi`; a point without `--around` is one only where `spots` are enough."""
     from ingest.areas.aoi import SPOT_M, parse_aoi
-    from ingest.request import parse_distance
+    from ingest.parsing import parse_distance
 
     radius = SPOT_M if spots else None
     if around is not None and not (radius := parse_distance(around, "--around")):

@@ -1,7 +1,7 @@
 """What is known of the public catalogs: where they are, what they call things, how fast they may be asked.
 
-In: what `--catalog` says. Out: a `Profile`. How an asset is opened follows from its own address (`signing`), so that plan
-files and copies of a catalog need no profile.
+In: what `--catalog` says. Out: a `Profile`. How an asset is opened follows from its own address (`signing`), so that
+plan files and copies of a catalog need no profile.
 """
 
 from collections.abc import Mapping

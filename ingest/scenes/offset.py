@@ -8,6 +8,7 @@ records of both kinds whose pixels say otherwise. Dates say nothing: scenes of 2
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -52,6 +53,7 @@ def decide(properties: Mapping[str, Any], asset: Mapping[str, Any], baseline: st
     return (implied, "baseline") if implied is not None else (0, "none")
 
 
+@cache
 def baseline_rank(baseline: str | None) -> tuple[int, int]:
     """A processing baseline as numbers that sort, however it is written: `05.10`, `N0510`.
 

@@ -8,7 +8,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from typing import Any, Literal
 
 import shapely
@@ -204,20 +203,6 @@ def interval(properties: Mapping[str, Any]) -> tuple[datetime, datetime] | None:
     if instant:
         first = last = instant
     return (utc(first), utc(last)) if first and last else None
-
-
-@cache
-def baseline_rank(baseline: str | None) -> tuple[int, int]:
-    """A processing baseline as numbers that sort, however it is written: `05.10`, `N0510`.
-
-    >>> baseline_rank("N0510"), baseline_rank("05.10"), baseline_rank(None)
-    ((5, 10), (5, 10), (0, 0))
-    """
-    match = re.search(r"(\d{1,2})\.(\d{1,2})|(\d{2})(\d{2})", str(baseline or ""))
-    if not match:
-        return 0, 0
-    major, minor = (int(group) for group in match.groups() if group)
-    return major, minor
 
 
 def _acquired(properties: Mapping[str, Any]) -> datetime | None:

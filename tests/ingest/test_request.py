@@ -8,7 +8,8 @@ import pytest
 
 from ingest.areas.aoi import DateRange
 from ingest.catalogs.profiles import profile_of
-from ingest.request import Request, check, parse_bands, parse_gap, parse_s1, parse_s2, parse_tracks, s1_dates
+from ingest.parsing import parse_bands, parse_gap, parse_s1, parse_s2, parse_tracks
+from ingest.request import Request, check, s1_dates
 from pipeline import record
 from pipeline.bands import S2_NAMES
 from pipeline.errors import UsageError
