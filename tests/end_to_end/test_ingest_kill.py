@@ -25,6 +25,7 @@ def _after(seconds: float) -> Callable[[], bool]:
     return lambda: time.monotonic() > end_s
 
 
+@pytest.mark.timeout(600)  # ten starts of Python: a loaded machine takes its time
 def test_killed_three_times_equals_undisturbed(area: str, earth: Path, tmp_path: Path) -> None:
     harness.run(*_build(area, earth, tmp_path / "calm", workers=0))
     wanted = harness.tree(tmp_path / "calm")
