@@ -12,6 +12,7 @@ import pytest
 from pipeline.store import Store
 from train.grouprec import findings, planted_check, report, tabulate
 from train.grouprec.evaluate import Result
+from train.grouprec.fit import Report
 from train.grouprec.modes import recommended
 from train.grouprec.outcome import Grouping, Outcome
 from train.grouprec.ties import Figures
@@ -65,7 +66,7 @@ class _Tags(HTMLParser):
         self.open: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag not in ("meta", "br", "polyline"):
+        if tag not in ("meta", "br", "polyline", "path"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -85,6 +86,28 @@ def test_the_page_is_whole_and_refers_to_nothing(outcome_of: Callable[..., Outco
     assert all(text in page for text in ("0.050", "0.900", "1 row is bad.", "3 groups, noise 0.3", "5, 2", "90.0"))
     numbers = json.loads((tmp_path / "report.json").read_text())
     assert numbers["outcomes"][0]["results"][0]["expected"]["hr"]["5"] == 0.05
+
+
+def _report(epoch: int, value: float | None) -> Report:
+    return Report(
+        epoch=epoch,
+        bpr=1 / epoch,
+        pull=None,
+        fit=None,
+        groups=0,
+        validation=value,
+        pairs=1,
+        grad_norm=0.0,
+        drawn="",
+        seconds=1.0,
+    )
+
+
+def test_curves_say_their_ranges_and_mark_the_epoch_that_was_kept(outcome_of: Callable[..., Outcome]) -> None:
+    epochs = tuple(_report(epoch, value) for epoch, value in ((1, 0.1), (2, None), (3, 0.5), (4, 0.3)))
+    drawn = report._convergence(replace(outcome_of("bpr", 0.4), epochs=epochs))
+    assert "loss 1.000 to 0.250, validation NDCG@10 0.100 to 0.500, epoch 3 kept" in drawn
+    assert f'd="M{report._WIDTH * 3 / 4:.1f} 0' in drawn
 
 
 def test_a_page_about_nothing_is_a_page() -> None:
