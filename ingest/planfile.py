@@ -60,7 +60,9 @@ def from_parquet(data: bytes) -> IngestPlan:
     cells: dict[str, Cell] = {}
     for batch in table.to_batches(max_chunksize=_BATCH):
         for row in _rows(batch):
-            cell = cells.setdefault(row["cell_id"], _cell(row))
+            if row["cell_id"] not in cells:
+                cells[row["cell_id"]] = _cell(row)
+            cell = cells[row["cell_id"]]
             if row["unit"] is None:
                 left_out.append(LeftOut(cell=cell, reason=row["reason"]))
             else:

@@ -83,8 +83,20 @@ def test_readers_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert plans[0]["samples"] == 100_000_000
 
 
+@pytest.mark.ingest
+def test_readers_of_chips_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ingest = pytest.importorskip("benchmarks.ingest")
+    monkeypatch.setattr(ingest.images, "SIDE", 900)
+    few = ["--peers", "--json", "--delay", "0", "--scenarios", "grid", "sparse", "edge", "--blocks", "512"]
+    monkeypatch.setattr(sys, "argv", ["", *few])
+    ingest.main()
+    rows = checked(capsys.readouterr().out)
+    assert [row["reader"] for row in rows] == ["floor", "ours", "floor", "ours", "ours"]
+    assert all(row["wrong"] == 0 for row in rows)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["step", "attention", "optimizer", "stream"])
+@pytest.mark.parametrize("script", ["step", "attention", "optimizer", "stream", "ingest"])
 def test_each_is_a_script(script: str) -> None:
     command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), "--help"]
     assert "--json" in subprocess.check_output(command, text=True, timeout=120)

@@ -1,7 +1,11 @@
 """Pixels: the source's own where the grids agree, GDAL's elsewhere, each block read once, failures named."""
 
+import json
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +18,7 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.vrt import WarpedVRT
 
-from ingest.areas.grid import Cell, corner_cell
+from ingest.areas.grid import Cell, corner_cell, transformer
 from ingest.pixels.raster import read_band, read_bands
 from ingest.plan import PairTask
 from ingest.planner import make_plan
@@ -197,6 +201,45 @@ def test_scattered_cells_are_the_files_pixels(
         for chip, cell in zip(chips.data, cells, strict=True):
             row, col = int((5300040 - cell.top_m) / 10) + 300, int((cell.left_m - 500040) / 10) + 300
             assert_array_equal(chip, padded[row : row + 24, col : col + 24])
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[str, Callable[[], dict[str, int]]]]:
+    """The URL of an image of 64 blocks of 128 px in a counting server, and its counts so far."""
+    source = np.random.default_rng(2).integers(1, 2**16 - 1, (1024, 1024)).astype("u2")
+    _write(tmp_path / "a.tif", source, tiled=True, blockxsize=128, blockysize=128)
+    script = Path(__file__).parents[1] / "benchmarks" / "peers_ingest" / "server.py"
+    with subprocess.Popen([sys.executable, str(script), str(tmp_path)], text=True, stdout=subprocess.PIPE) as server:
+        try:
+            assert server.stdout
+            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
+            yield f"{url}/a.tif", lambda: json.load(urllib.request.urlopen(f"{url}/-/counts"))
+        finally:
+            server.kill()
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["own grid", "next zone"])
+def test_each_block_is_fetched_once(moved: bool, served: Any, scene_of: Any, make_cell: Any) -> None:
+    """Cells that lie in all blocks, many of them in two or four: as many bytes as the file has."""
+    url, counts = served
+    places = [make_cell(col, row, 40) for col in range(0, 984, 48) for row in range(0, 984, 48)]
+    if moved:
+        to = transformer(32633, 32632)
+        corners = [to.transform(cell.left_m, cell.top_m) for cell in places]
+        places = [corner_cell(32632, round(x / 60) * 60.0, round(y / 60) * 60.0, 40) for x, y in corners]
+    chips = read_band(scene_of(url), "B02", places, shared={})
+    assert chips.valid.mean() > 0.9
+    assert chips.warped.all() == moved
+    size = 2 * 1024**2
+    assert 0.95 * size < counts()["bytes"] < 1.05 * size + 32768
+    assert counts()["requests"] <= 2 + 2 * 8
+
+
+def test_blocks_that_no_cell_touches_are_not_fetched(served: Any, scene_of: Any, make_cell: Any) -> None:
+    url, counts = served
+    read_band(scene_of(url), "B02", [make_cell(10, 10, 40), make_cell(700, 900, 40)], shared={})
+    block = 2 * 128**2
+    assert 2 * block <= counts()["bytes"] < 4 * block + 65536
 
 
 def _secret(path: Path) -> str:
