@@ -95,6 +95,15 @@ def test_readers_of_chips_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert all(row["wrong"] == 0 for row in rows)
 
 
+@pytest.mark.ingest
+def test_planning_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ingest = pytest.importorskip("benchmarks.ingest")
+    monkeypatch.setattr(sys, "argv", ["", "--json", "--tables", "plan", "--chips", "500"])
+    ingest.main()
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert 300 < row["chips"] < 1000
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("script", ["step", "attention", "optimizer", "stream", "ingest"])
 def test_each_is_a_script(script: str) -> None:

@@ -27,6 +27,7 @@ def plain_request(**given: Any) -> Request:
         "min_gap_hours": 0.0,
         "s2_bands": S2_NAMES,
         "max_cloud_percent": 20.0,
+        "cloud_model": "",
         "max_nodata_percent": 1.0,
         "chip_px": 264,
         "grid": "utm",
