@@ -16,6 +16,8 @@ SIGNIFICANT = 8.0
 """Standard deviations of the correlation surface. Lower peaks are chance: above 2 px off as often as not."""
 _SMOOTH_PX = 3.0
 """Pixels. Gaussian that takes speckle out before gradients are taken."""
+_FLAT = 1e-6
+"""DN or dB. Below this deviation a band is constant, but for rounding."""
 _SOFTEN_PX = 1.5
 """Pixels. Gaussian that the correlation peak is widened to, so that a parabola fits it."""
 
@@ -50,12 +52,18 @@ def estimate_shift(s1_db: NDArray[np.float32], s2_dn: NDArray[np.uint16]) -> tup
 
 def _edges(bands: NDArray[np.generic]) -> NDArray[np.float64]:
     """(H, W) gradient magnitude, each band scaled to unit deviation, without its mean, faded out to the border."""
-    centred = bands.astype(np.float64) - bands.mean(axis=(1, 2), keepdims=True)
-    deviation = centred.std(axis=(1, 2), keepdims=True)
-    scaled = _smooth(centred / np.where(deviation > 0, deviation, np.inf))
-    rows, cols = np.gradient(scaled, axis=(1, 2))
-    edges = np.hypot(rows, cols).sum(axis=0)
-    fade = np.outer(np.hanning(edges.shape[0]), np.hanning(edges.shape[1]))
+    size = height, width = bands.shape[1], bands.shape[2]
+    blur = _gaussian(size, _SMOOTH_PX).astype(np.float32)
+    edges = np.zeros(size, np.float64)
+    for band in bands:  # one at a time stays in the processor's cache; single precision is far finer than speckle
+        values = band.astype(np.float32)
+        values -= values.mean(dtype=np.float64)
+        deviation = values.std(dtype=np.float64)
+        if deviation > _FLAT:
+            smooth = np.fft.irfft2(np.fft.rfft2(values / np.float32(deviation)) * blur, s=size)
+            rows, cols = np.gradient(smooth, axis=(0, 1))
+            edges += np.sqrt(rows * rows + cols * cols)
+    fade = np.outer(np.hanning(height), np.hanning(width))
     return np.asarray((edges - edges.mean()) * fade, dtype=np.float64)
 
 
@@ -63,11 +71,6 @@ def _gaussian(shape: tuple[int, ...], width_px: float) -> NDArray[np.float64]:
     """Transfer function of a Gaussian for `rfft2` of images of `shape`."""
     rows, cols = np.fft.fftfreq(shape[-2]), np.fft.rfftfreq(shape[-1])
     return np.asarray(np.exp(-2 * (np.pi * width_px) ** 2 * (rows[:, None] ** 2 + cols[None, :] ** 2)))
-
-
-def _smooth(bands: NDArray[np.float64]) -> NDArray[np.float64]:
-    size = bands.shape[-2:]
-    return np.asarray(np.fft.irfft2(np.fft.rfft2(bands) * _gaussian(size, _SMOOTH_PX), s=size))
 
 
 def _phase_correlation(moved: NDArray[np.float64], fixed: NDArray[np.float64]) -> NDArray[np.float64]:
