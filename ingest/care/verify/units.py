@@ -16,7 +16,7 @@ from ingest.measure import Tally
 from ingest.receipt import Receipt
 from pipeline import index
 from pipeline.codec import decode
-from pipeline.errors import ContractError
+from pipeline.errors import ContractError, SourceError
 from pipeline.manifest import ShardEntry
 from pipeline.sample import arrays, validate
 
@@ -47,7 +47,7 @@ def _receipt(checked: Checked, entries: Sequence[ShardEntry], known: Known) -> R
     unit_id, where = checked.unit_id, f"{receipt.FOLDER}/{checked.unit_id}.json"
     try:
         done = receipt.load(known.store, unit_id)
-    except FileNotFoundError:
+    except SourceError:
         checked.findings.append(Finding(where=where, problem="it is not there", remedy=make_again(unit_id)))
         return None
     except ContractError as error:
