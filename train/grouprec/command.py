@@ -67,7 +67,7 @@ def configure(asked: Namespace, mode: Mode, data: str) -> FitConfig:
         if getattr(asked, name) is not None
     }
     if asked.backbone is not None:
-        changes["layers"] = 2 if asked.backbone == "lightgcn" else 0
+        changes["layers"] = (config.layers or 2) if asked.backbone == "lightgcn" else 0
     if config.grouping is not None and (asked.identifier or asked.groups is not None):
         identify = config.grouping.identify
         identify = replace(identify, identifier=asked.identifier or identify.identifier, groups=asked.groups)

@@ -36,7 +36,7 @@ class GroupingConfig:
     """Epochs of BPR before they are looked for."""
     every: int = 20
     """Epochs after which they are looked for again."""
-    steps: int = 5
+    steps: int = 1
     """Of the losses, over all users, before each epoch's pairs."""
     joint: bool = True
     """One step on the sum of the losses with the memory of BPR's optimizer; otherwise a step and a memory for each."""
@@ -122,7 +122,6 @@ def reference(data: str) -> FitConfig:
         identify=IdentifyConfig(gim=gim, smallest=1, warm_only=False),
         pretext=pretext,
         warmup=0,
-        steps=1,
         joint=False,
         learned=False,
     )
@@ -135,14 +134,17 @@ def paper(data: str) -> FitConfig:
     weight = float(PUBLISHED.get(data, PUBLISHED["camra2011"])["pull_weight"])
     pretext = PretextConfig(pull="all", pull_weight=weight, membership="near_mean", target="count", fit_weight=10)
     grouping = GroupingConfig(
-        identify=IdentifyConfig(gim=gim, smallest=1, warm_only=False), pretext=pretext, warmup=0, steps=1, joint=False
+        identify=IdentifyConfig(gim=gim, smallest=1, warm_only=False), pretext=pretext, warmup=0, joint=False
     )
     return _published("paper", data, grouping)
 
 
 def recommended(data: str) -> FitConfig:  # noqa: ARG001 - one setting for all data
-    """What helps on held-out items of the training data, wherever it is from."""
-    return FitConfig(mode="recommended", layers=2)
+    """What helps on held-out items of the training data, wherever it is from.
+
+    Large batches, since each step spreads all vectors over the graph: a quarter of the time of batches of 2,048.
+    """
+    return FitConfig(mode="recommended", layers=3, batch=8192, lr=6e-3, epochs=1000, patience=60)
 
 
 def ungrouped(data: str) -> FitConfig:
