@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.nn.functional import softplus
 
-from train.grouprec import pairwise, planted, rowwise, sampling
+from train.grouprec import learn, pairwise, planted, rowwise, sampling
 from train.grouprec.graph import Graph
 from train.grouprec.interactions import Pairs
 from train.grouprec.pairwise import SCORERS, ScorerName
@@ -77,6 +77,16 @@ def test_adam_of_all_rows_is_torchs_adam_and_of_some_its_sparse_adam() -> None:
             optimizer.step()
             rowwise.step(ours, memory, None if whole else rows, gradient, lr=0.05)
         torch.testing.assert_close(torch.from_numpy(ours), theirs.detach())
+
+
+def test_a_node_gets_the_sum_of_its_gradients() -> None:
+    random = np.random.default_rng(0)
+    nodes, by_vectors = random.integers(0, 6, 40), random.standard_normal((40, 3)).astype(np.float32)
+    wanted = np.zeros((9, 3), np.float32)
+    np.add.at(wanted, nodes, by_vectors)
+    rows, found = learn._by_row(nodes, by_vectors, np.full(9, -1))
+    assert sorted(rows.tolist()) == sorted(set(nodes.tolist()))
+    assert found == pytest.approx(wanted[rows], abs=1e-5)
 
 
 def test_vectors_spread_over_the_graph_as_over_its_dense_matrix() -> None:
