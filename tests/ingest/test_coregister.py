@@ -72,3 +72,13 @@ def test_a_shift_beyond_reach_is_not_reported_as_the_edge() -> None:
     for seed in range(5):
         found = estimate_shift(*_chips(seed, 14, 0))
         assert found is None or abs(found[0]) < REACH_PX
+
+
+@pytest.mark.parametrize("seed", [3, 4])
+def test_rows_and_columns_are_alike(seed: int) -> None:
+    """The mirror image across the diagonal has the mirrored shift, and edges of either direction count as much."""
+    s1, s2 = _chips(seed, 3, -2)
+    found, mirrored = estimate_shift(s1, s2), estimate_shift(s1.transpose(0, 2, 1), s2.transpose(0, 2, 1))
+    assert found is not None
+    assert mirrored is not None
+    assert mirrored == pytest.approx((found[1], found[0], found[2]), abs=1e-3)
