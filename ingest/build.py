@@ -6,7 +6,7 @@ and is not done again, an unfinished one is done anew and writes the same bytes.
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from ingest import cluster, cube, planfile, probe, receipt, shards, units
 from ingest.assemble import Made, assemble
 from ingest.assemble_stack import assemble_stacks
 from ingest.catalogs import search_cache
+from ingest.pixels.faults import HOLDUP, Held
 from ingest.pixels.heap import keep_freed_memory
 from ingest.plan import IngestPlan, Unit
 from ingest.planner import make_plan
@@ -34,6 +35,8 @@ class UnitDone:
     """Chips by outcome."""
     bytes: int
     """Written to shards."""
+    held: Held = field(default_factory=Held)
+    """What failing servers cost in the worker since its last unit."""
 
 
 class Progress(Protocol):
@@ -172,6 +175,7 @@ def publish_unit(store: Store, unit: Unit, made: Sequence[Made], *, request: Req
         unit_id=unit.unit_id,
         counts=Counter(shards.count(done.outcomes)),
         bytes=sum(entry.bytes for entry in done.shards),
+        held=HOLDUP.take(),
     )
 
 

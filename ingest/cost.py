@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 
 from ingest.areas.grid import PIXEL_M, Cell, transformer
 from ingest.plan import IngestPlan, Task, Unit, scenes_of
+from ingest.request import Request
 from ingest.scenes.scene import Scene
-from pipeline.bands import S1_BANDS, S2_BANDS, Band
+from pipeline.bands import S1_BANDS, S1_NAMES, S2_BANDS, Band
 
 OPEN_BYTES = 32768
 """Read of every file that is opened."""
 _SCL = Band(name="SCL", gsd_m=20, nodata=0, unit="class")
+_CLD = Band(name="CLD", gsd_m=20, nodata=0, unit="class")
 _LABEL = Band(name="label", gsd_m=10, nodata=0, unit="class")
-_BANDS = {band.name: band for band in (*S2_BANDS, *S1_BANDS, _SCL, _LABEL)}
+_BANDS = {band.name: band for band in (*S2_BANDS, *S1_BANDS, _SCL, _CLD, _LABEL)}
 _ITEM_BYTES = {"s2": 2, "s1": 4, "label": 1}
 
 
@@ -98,7 +100,7 @@ class Cost:
 
 def estimate(plan: IngestPlan, given: Assumptions) -> Cost:
     """What `plan` would cost. Of stacks every candidate counts, though those behind the last frame are not read."""
-    reads = [read for unit in plan.units for read in _reads(unit, plan, given)]
+    reads = [read for unit in plan.units for read in unit_reads(unit, plan, given)]
     values = len(plan.tasks) * _values(plan)
     raw = len(plan.tasks) * _chip_bytes(plan)
     shards = raw if plan.request.codec == "npy" else raw * given.compressed
@@ -123,11 +125,6 @@ def estimate(plan: IngestPlan, given: Assumptions) -> Cost:
     )
 
 
-def read_bytes(unit: Unit, plan: IngestPlan, given: Assumptions) -> int:
-    """What one unit would read."""
-    return sum(read.bytes for read in _reads(unit, plan, given))
-
-
 def _values(plan: IngestPlan) -> int:
     """Stored S2 and S1 values of one sample."""
     request = plan.request
@@ -142,8 +139,8 @@ def _chip_bytes(plan: IngestPlan) -> int:
     return pixel * request.chip_px**2
 
 
-def _reads(unit: Unit, plan: IngestPlan, given: Assumptions) -> Iterator[Read]:
-    """Everything that one unit reads."""
+def unit_reads(unit: Unit, plan: IngestPlan, given: Assumptions) -> Iterator[Read]:
+    """Everything that one unit reads, but for the few pixels that are asked for an offset."""
     needed: dict[str, list[Cell]] = defaultdict(list)
     scenes: dict[str, Scene] = {}
     for task in unit.tasks:
@@ -151,7 +148,7 @@ def _reads(unit: Unit, plan: IngestPlan, given: Assumptions) -> Iterator[Read]:
             scenes[scene.scene_id] = scene
             needed[scene.scene_id].append(task.cell)
     for scene_id, cells in needed.items():
-        yield from _scene_reads(scenes[scene_id], cells, plan.request.s2_bands, given)
+        yield from _scene_reads(scenes[scene_id], cells, _names(scenes[scene_id], plan.request), given)
 
 
 def _scenes(task: Task) -> tuple[Scene, ...]:
@@ -160,16 +157,20 @@ def _scenes(task: Task) -> tuple[Scene, ...]:
     return (*(part for scene in scenes_of(task) for part in scene.parts), *labels)
 
 
-def _scene_reads(scene: Scene, cells: Sequence[Cell], s2_bands: Sequence[str], given: Assumptions) -> Iterator[Read]:
+def _names(scene: Scene, request: Request) -> list[str]:
+    """Assets of a scene that a build reads."""
+    cloud = () if request.cloud_percent is None else ("CLD",)
+    wanted = {"s2": (*request.s2_bands, "SCL", *cloud), "s1": S1_NAMES, "label": ("label",)}[scene.sensor]
+    return [name for name in wanted if name in scene.assets]
+
+
+def _scene_reads(scene: Scene, cells: Sequence[Cell], names: Sequence[str], given: Assumptions) -> Iterator[Read]:
     windows = _windows_m(scene, cells)
-    wanted = {"s2": (*s2_bands, "SCL"), "s1": ("VV", "VH"), "label": ("label",)}[scene.sensor]
-    for name in wanted:
-        if name not in scene.assets:
-            continue
+    for name in names:
         gsd = _BANDS[name].gsd_m
         blocks, runs = touched(windows, given.block_px * gsd)
         pixels = blocks * given.block_px**2
-        item = 1 if name == "SCL" else _ITEM_BYTES[scene.sensor]
+        item = 1 if name in {"SCL", "CLD"} else _ITEM_BYTES[scene.sensor]
         whole, size = _file_pixels(scene, gsd), scene.assets[name].size_bytes
         if whole:
             pixels = min(pixels, whole)

@@ -12,13 +12,23 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from ingest.build import UnitDone
-from ingest.cost import Assumptions, read_bytes
-from ingest.plan import IngestPlan
+from ingest.cost import Assumptions, unit_reads
+from ingest.plan import IngestPlan, Unit
 from pipeline.errors import redact
 
 Style = Literal["auto", "plain", "json"]
 _EVERY_S = 5.0
 """Seconds between two plain lines."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """What one unit reads, by the plan's arithmetic."""
+
+    bytes: int = 0
+    """As stored."""
+    requests: int = 0
+    """Ranges."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -37,17 +47,26 @@ class Tale:
     """Chips of this run: `accepted`, or the reason of rejection."""
     read: int = 0
     """Bytes that the finished units read, by the plan's arithmetic."""
+    requests: int = 0
+    """Ranges that the finished units read, by the plan's arithmetic."""
     written: int = 0
     """Bytes of shards."""
+    retries: int = 0
+    """Reads of the finished units that were made again, because a server failed or throttled."""
+    held_s: float = 0.0
+    """Seconds that workers waited for such servers, over all threads."""
     began_s: float = 0.0
     """Of a clock that only goes forward."""
 
-    def add(self, done: UnitDone, read: int) -> None:
+    def add(self, done: UnitDone, load: Load) -> None:
         """Count a finished unit."""
         self.done += 1
         self.counts += done.counts
-        self.read += read
+        self.read += load.bytes
+        self.requests += load.requests
         self.written += done.bytes
+        self.retries += done.held.retries
+        self.held_s += done.held.seconds
 
     def seconds_left(self, now_s: float) -> float | None:
         """At the speed so far; None before the first unit."""
@@ -64,6 +83,9 @@ class Tale:
             "accepted": self.counts["accepted"],
             "rejected": {name: n for name, n in sorted(self.counts.items()) if name != "accepted"},
             "bytes_read": self.read,
+            "requests": self.requests,
+            "retries": self.retries,
+            "held_s": round(self.held_s, 1),
             "bytes_written": self.written,
             "mb_per_s": round((self.read + self.written) / elapsed_s / 1e6, 3),
             "seconds": round(elapsed_s, 3),
@@ -73,9 +95,12 @@ class Tale:
     def detail(self, now_s: float) -> str:
         """Everything that a bar does not show, for a person."""
         elapsed_s = max(now_s - self.began_s, 1e-9)
-        moved = f"about {self.read / 1e6:.1f} MB read · {self.written / 1e6:.1f} MB written"
+        moved = (
+            f"about {self.read / 1e6:.1f} MB in {self.requests:,} requests read · {self.written / 1e6:.1f} MB written"
+        )
         parts = [moved, f"{(self.read + self.written) / elapsed_s / 1e6:.1f} MB/s"]
         parts += [f"{n} {what}" for what, n in sorted(self.counts.items())]
+        parts += [f"{self.retries} reads repeated, {self.held_s:.0f} s held up"] if self.retries else []
         return " · ".join([*parts, f"{self.failed} units failed"] if self.failed else parts)
 
 
@@ -92,7 +117,7 @@ class BuildProgress:
         self._bar = Progress(*columns, TextColumn("{task.fields[detail]}"), console=self._console, transient=True)
         self._task: TaskID | None = None
         self._tale = Tale()
-        self._reads: dict[str, int] = {}
+        self._loads: dict[str, Load] = {}
         self._said_s = 0.0
 
     def __enter__(self) -> "BuildProgress":
@@ -113,8 +138,7 @@ class BuildProgress:
 
     def planned(self, plan: IngestPlan, finished: int) -> None:
         """Show how much there is to do."""
-        given = Assumptions()
-        self._reads = {unit.unit_id: read_bytes(unit, plan, given) for unit in plan.units}
+        self._loads = {unit.unit_id: _load(unit, plan) for unit in plan.units}
         self._tale = Tale(units=len(plan.units), before=finished, done=finished, began_s=time.monotonic())
         if self._style == "json":
             self._line("planned", chips=len(plan.tasks))
@@ -125,7 +149,7 @@ class BuildProgress:
 
     def unit_done(self, done: UnitDone) -> None:
         """Count a finished unit."""
-        self._tale.add(done, self._reads.get(done.unit_id, 0))
+        self._tale.add(done, self._loads.get(done.unit_id, Load()))
         self._show("unit", unit=done.unit_id)
 
     def unit_failed(self, unit_id: str, error: Exception) -> None:
@@ -149,3 +173,8 @@ class BuildProgress:
         told = {"event": event, **more, **self._tale.as_json(time.monotonic())}
         sys.stderr.write(json.dumps(told) + "\n")
         sys.stderr.flush()
+
+
+def _load(unit: Unit, plan: IngestPlan) -> Load:
+    reads = list(unit_reads(unit, plan, Assumptions()))
+    return Load(bytes=sum(one.bytes for one in reads), requests=sum(one.requests for one in reads))

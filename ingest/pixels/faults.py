@@ -92,6 +92,42 @@ HOSTS = Hosts()
 """Of this process."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What failing servers cost."""
+
+    retries: int = 0
+    """Reads that were made again."""
+    seconds: float = 0.0
+    """Waited before them, over all threads."""
+
+
+class Holdup:
+    """Counts what failing servers cost this process, until somebody takes the count. Safe to use from many threads."""
+
+    def __init__(self) -> None:
+        self._retries, self._seconds = 0, 0.0
+        self._lock = threading.Lock()
+
+    def pause(self, seconds: float) -> None:
+        """Wait before a read is made again."""
+        with self._lock:
+            self._retries += 1
+            self._seconds += seconds
+        time.sleep(seconds)
+
+    def take(self) -> Held:
+        """Everything since the last time."""
+        with self._lock:
+            held = Held(retries=self._retries, seconds=self._seconds)
+            self._retries, self._seconds = 0, 0.0
+        return held
+
+
+HOLDUP = Holdup()
+"""Of this process."""
+
+
 def patiently(read: Callable[[bool], T], href: str, *, errors: tuple[type[Exception], ...]) -> T:
     """`read(fresh)` of what is at `href`, again while that may help; `fresh` reads must remember nothing.
 
@@ -114,7 +150,7 @@ def patiently(read: Callable[[bool], T], href: str, *, errors: tuple[type[Except
             answer = ask(signing.sign(href))
             lasting = lasting and kind == "damaged" and answer.well
             if attempt < tries - 1:
-                time.sleep(pause_s(attempt, answer.wait_s))
+                HOLDUP.pause(pause_s(attempt, answer.wait_s))
                 continue
             HOSTS.tell(host, well=lasting)
             raise GaveUp(why, permanent=lasting and tries == TRIES) from error

@@ -60,6 +60,19 @@ def test_every_block_of_every_band_counts_once_a_unit(plan: IngestPlan) -> None:
     assert ten > 3
 
 
+def test_cloud_probability_is_read_where_it_decides(plan: IngestPlan, make_request: Ask) -> None:
+    def with_cloud(scene: Any) -> Any:
+        return replace(scene, assets={**scene.assets, "CLD": scene.assets["SCL"]})
+
+    units = tuple(
+        replace(unit, tasks=tuple(replace(task, s2=with_cloud(task.s2)) for task in unit.tasks)) for unit in plan.units
+    )
+    there = replace(plan, units=units)
+    asked = replace(there, request=replace(there.request, cloud_percent=40.0))
+    assert estimate(there, PLAIN) == estimate(plan, PLAIN)
+    assert estimate(asked, PLAIN).blocks == estimate(plan, PLAIN).blocks + _touched_by_hand(plan, 20)
+
+
 def test_bytes_follow_from_the_file_s_size_where_it_is_known(plan: IngestPlan) -> None:
     whole = replace(PLAIN, block_px=144)  # one block a file
     unknown = estimate(plan, whole)

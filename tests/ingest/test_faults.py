@@ -14,6 +14,7 @@ from ingest.pixels.faults import (
     TRIES,
     Answer,
     GaveUp,
+    Held,
     Hosts,
     classify,
     patiently,
@@ -108,6 +109,15 @@ def test_a_read_is_repeated_with_nothing_remembered(clock: dict[str, Any]) -> No
     result, fresh = _read("HTTP response code: 503", "IReadBlock failed", "")
     assert (result, fresh) == ("pixels", [False, True, True])
     assert 1 + 2 <= clock["s"] <= 1.25 * 3
+
+
+def test_what_failing_servers_cost_is_counted_until_it_is_taken(clock: dict[str, Any]) -> None:
+    faults.HOLDUP.take()
+    _read("HTTP response code: 503", "IReadBlock failed", "")
+    _read("HTTP response code: 503", "")
+    held = faults.HOLDUP.take()
+    assert (held.retries, held.seconds) == (3, pytest.approx(clock["s"]))
+    assert faults.HOLDUP.take() == Held()
 
 
 def test_the_server_says_how_long_to_wait(clock: dict[str, Any]) -> None:
