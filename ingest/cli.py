@@ -25,7 +25,7 @@ from pipeline.errors import CatalogError, PretrainError, SourceError, redact
 if TYPE_CHECKING:
     from ingest.request import Request
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, rich_markup_mode=None)
 
 
 @app.command()

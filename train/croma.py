@@ -1,18 +1,24 @@
+# PYTHON_ARGCOMPLETE_OK
 """Pretrain CROMA on the pairs of a data set.
 
 accelerate launch --config_file infra/accelerate/cpu-two-ranks.yaml train/croma.py --recipe tiny --data OUT --out RUN
+python train/croma.py --recipe base --data OUT --out RUN --dry-run
 """
 
 import sys
 
 from train import flags
-from train.objective import CromaObjective
-from train.recipes.croma import RECIPES
+from train.choices import CROMA_RECIPES
 
 
 def main() -> int:
     """Parse, build, run; the exit code."""
-    return flags.main(__doc__, RECIPES, lambda run: CromaObjective(run.model, seed=run.seed))
+    asked = flags.parse(__doc__, CROMA_RECIPES)
+    from train.launch import launch
+    from train.objective import CromaObjective
+    from train.recipes.croma import RECIPES
+
+    return launch(asked, RECIPES, lambda run: CromaObjective(run.model, seed=run.seed))
 
 
 if __name__ == "__main__":

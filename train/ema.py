@@ -7,19 +7,16 @@ forgotten. Only weights are averaged, buffers are tables. Of weights in shards e
 """
 
 from collections.abc import Mapping
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from pipeline.errors import StreamError, UsageError
+from train.choices import Which
 from train.optim import REFERENCE_BATCH
 
 PREFIX = "ema/"
-Which = Literal["model", "ema"]
-"""The last step's weights, or their moving average."""
-WHICH: tuple[Which, ...] = ("model", "ema")
 
 
 class Ema:

@@ -19,7 +19,8 @@ from pipeline import manifest, record
 from pipeline.errors import UsageError
 from pipeline.shard import pack
 from pipeline.store import Store
-from train.features import Encoder, Pooling, Sensor, check
+from train.choices import Pooling, Sensor
+from train.features import Encoder, check
 from train.models.containers import File
 from train.probes.labels import majority
 from train.stream.samples import Chips, Samples, open_samples

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from pipeline import record
 from pipeline.errors import StreamError, UsageError
 from pipeline.store import Store
 from train import ema, provenance, restore
-from train.ema import Which
+from train.choices import Pooling, Sensor, Which
 from train.models import weights
 from train.models.croma import Croma
 from train.models.satmae import Satmae
@@ -23,9 +23,6 @@ from train.stream.normalise import Constants
 from train.stream.samples import Samples
 from train.stream.sequence import Part
 
-Sensor = Literal["s1", "s2", "joint"]
-Pooling = Literal["pooled", "projected", "cls", "tokens"]
-"""`projected`: what CROMA's contrastive loss compares. `cls`: SatMAE's class token."""
 RUNS: Mapping[str, Any] = {"croma": CromaRun, "satmae": SatmaeRun}
 _CROMA = {"s1": "SAR", "s2": "optical", "joint": "joint"}
 

@@ -1,31 +1,16 @@
 """The flags of every training command: operational choices. Scientific ones are recipes."""
 
-import argparse
-import dataclasses
-import os
-import sys
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, TypeVar
+from argparse import Namespace
+from collections.abc import Sequence
 
-from pipeline.errors import PretrainError
-from train.job import fit
-from train.loggers import SERVICES
-from train.objective import Objective
-from train.options import Options
-from train.recipes.run import narrowed, override
-from train.stop import Stopped
-from train.stream.where import where
-
-R = TypeVar("R", bound=Any)
-
-_INTERRUPTED = 130
-"""128 + SIGINT, as shells say it."""
+from train.choices import MODES, ON_CORRUPT, SERVICES
+from train.command_line import Parser, one_of
 
 
-def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParser:
+def parser(description: str, recipes: Sequence[str]) -> Parser:
     """The parser; a test freezes its flags."""
-    flags = argparse.ArgumentParser(description=description, allow_abbrev=False)
-    flags.add_argument("--recipe", choices=sorted(recipes), required=True, help="what to compute")
+    flags = Parser(description)
+    flags.add_argument("--recipe", type=one_of(recipes), choices=recipes, required=True, help="what to compute")
     flags.add_argument("--data", required=True, metavar="URL", help="a data set that `ingest build-shards` finished")
     flags.add_argument(
         "--out", required=True, metavar="URL", help="the run's folder: checkpoints, metrics.jsonl, curves"
@@ -34,7 +19,7 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     flags.add_argument("--batch", type=int, help="global batch, instead of the recipe's; the rate scales with it")
     flags.add_argument(
         "--mode",
-        choices=("exact", "official"),
+        choices=MODES,
         help="the paper's mathematics, or what the released code does, defects included (the recipe's: exact)",
     )
     flags.add_argument(
@@ -47,6 +32,9 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     flags.add_argument("--dates", metavar="START/END", help="train on images of these days only, both included")
     flags.add_argument("--max-cloud", type=float, metavar="PERCENT", help="train on images with no more clouds only")
     flags.add_argument("--seed", type=int, default=0, help="of first weights, order, augmentation and masks (0)")
+    flags.add_argument(
+        "--dry-run", action="store_true", help="say what would run and what follows from it; write nothing"
+    )
     flags.add_argument("--resume", action="store_true", help="go on from the last checkpoint in OUT, if there is one")
     flags.add_argument(
         "--init",
@@ -81,7 +69,7 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     )
     flags.add_argument(
         "--on-corrupt",
-        choices=("stop", "quarantine"),
+        choices=ON_CORRUPT,
         default="stop",
         help="what a sample does whose bytes are damaged in the store: stop the run (the default), or let another one "
         "stand in its place, counted in each row and listed in OUT/quarantine.jsonl; over 1 %% of them stop it, too",
@@ -99,7 +87,7 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
         "--log",
         action="append",
         default=[],
-        choices=sorted(SERVICES),
+        choices=SERVICES,
         help="send curves and pictures there, too; may be given again; needs the extra of that name",
     )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
@@ -114,48 +102,7 @@ def parser(description: str, recipes: Collection[str]) -> argparse.ArgumentParse
     return flags
 
 
-def parse(description: str, recipes: Collection[str], arguments: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(description: str, recipes: Sequence[str], arguments: Sequence[str] | None = None) -> Namespace:
     """The flags of this process."""
-    return parser(description, recipes).parse_args(arguments)
-
-
-def main(description: str, recipes: Mapping[str, Callable[[], R]], objective: Callable[[R], Objective]) -> int:
-    """Parse, build, run; the exit code.
-
-    Args:
-        description: of the command.
-        recipes: to choose from.
-        objective: builds what a recipe minimises.
-    """
-    asked, rank = parse(description, recipes), int(os.environ.get("RANK", "0"))
-    try:
-        run = override(
-            recipes[asked.recipe](),
-            steps=asked.steps,
-            global_batch=asked.batch,
-            mode=asked.mode,
-            seed=asked.seed,
-            ema=asked.ema,
-        )
-        run = narrowed(run, where(asked.bbox, asked.dates, asked.max_cloud))
-        options = Options(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Options)})
-        fit(run, options, objective=lambda: objective(run))
-    except PretrainError as error:
-        return explain(error, rank=rank)
-    except KeyboardInterrupt:
-        return interrupted(rank=rank)
-    return 0
-
-
-def explain(error: PretrainError, *, rank: int) -> int:
-    """Print the one message of a failed run, on rank 0, and return the exit code."""
-    if rank == 0:
-        sys.stderr.write(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}\n")
-    return error.exit_code
-
-
-def interrupted(*, rank: int) -> int:
-    """Say how to go on after Ctrl-C, once for all ranks; the exit code."""
-    if rank == 0:
-        sys.stderr.write("interrupted: the same command with --resume goes on from the last checkpoint\n")
-    return _INTERRUPTED
+    asked: Namespace = parser(description, recipes).parse_args(arguments)
+    return asked

@@ -1,26 +1,28 @@
+# PYTHON_ARGCOMPLETE_OK
 """Index foreign WebDataset tars, so that they train as they are: nothing is copied, and OUT is a data set like others.
 
 train/index.py --tars 'TARS/*.tar' --map MAP.json --out OUT
 """
 
-import argparse
 import sys
+from argparse import Namespace
+from functools import partial
 
-from pipeline import record
-from pipeline.errors import PretrainError
-from train import indexing
+from train.command_line import Parser, explained
 
 
 def main() -> int:
     """Parse, scan, publish; the exit code."""
-    asked = parser().parse_args()
+    return explained(partial(_run, parser().parse_args()))
+
+
+def _run(asked: Namespace) -> int:
+    from pipeline import record
+    from train import indexing
+
     names = ("map", "out", "skip_incomplete", "statistics", "threads")
-    try:
-        request = indexing.Request(tars=tuple(asked.tars), **{name: getattr(asked, name) for name in names})
-        built, measured = indexing.build(request, _say)
-    except PretrainError as error:
-        _say(f"error: {error}")
-        return error.exit_code
+    request = indexing.Request(tars=tuple(asked.tars), **{name: getattr(asked, name) for name in names})
+    built, measured = indexing.build(request, _say)
     if asked.json:
         sys.stdout.write(record.dumps({"counts": built.counts, "statistics": measured}).decode() + "\n")
         return 0
@@ -32,9 +34,9 @@ def _say(line: str) -> None:
     sys.stderr.write(f"{line}\n")
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags."""
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = Parser(__doc__)
     flags.add_argument(
         "--tars", required=True, nargs="+", metavar="URL", help="tars; names may have * or a range: {0000..0041}"
     )

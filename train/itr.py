@@ -1,3 +1,4 @@
+# PYTHON_ARGCOMPLETE_OK
 """Find groups of users without labels, then recommend to users and groups (ITR).
 
 python train/itr.py --data ../shared/data/itr/camra2011 --out RUN
@@ -5,25 +6,23 @@ accelerate launch --config_file infra/accelerate/cpu-two-ranks.yaml train/itr.py
 python train/itr.py --data DATA --out RUN --recommend members:3,17,42
 """
 
-import argparse
 import os
 import sys
 
 from pipeline.errors import PretrainError
-from train import ranks
-from train.grouprec import command
-from train.grouprec.candidates import PROTOCOLS
-from train.grouprec.identify import IDENTIFIERS
-from train.grouprec.job import Surroundings
-from train.grouprec.modes import MODES
-from train.grouprec.pairwise import SCORERS
-from train.grouprec.peers import Peers
+from train.command_line import INTERRUPTED, Parser
+from train.grouprec.names import IDENTIFIERS, MODE_NAMES, PROTOCOLS, SCORERS
 from train.stop import EXIT_CODE, stoppable
 
 
 def main() -> int:
     """Parse, run, print; the exit code."""
     asked, say = parser().parse_args(), _silent if int(os.environ.get("RANK", "0")) else _say
+    from train import ranks
+    from train.grouprec import command
+    from train.grouprec.job import Surroundings
+    from train.grouprec.peers import Peers
+
     os.environ["ACCELERATE_USE_CPU"] = "true"  # a step is too small for a GPU
     try:
         accelerator = ranks.start("no")
@@ -36,17 +35,15 @@ def main() -> int:
         return error.exit_code
     except KeyboardInterrupt:
         say("interrupted: the same command with --resume goes on from the last checkpoint")
-        return 130
+        return INTERRUPTED
     if not finished:
         say("stopped: saved; the same command with --resume goes on")
     return 0 if finished else EXIT_CODE
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Parser:
     """The flags; a test freezes them."""
-    flags = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    flags = Parser(__doc__)
     flags.add_argument(
         "--data",
         required=True,
@@ -58,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         "--members", metavar="URL", help="table with columns group and user, for a table of interactions"
     )
     flags.add_argument("--out", required=True, metavar="URL", help="a folder of each method and seed goes in here")
-    flags.add_argument("--mode", default="recommended", help=f"one or more of {','.join(MODES)} (recommended)")
+    flags.add_argument("--mode", default="recommended", help=f"one or more of {','.join(MODE_NAMES)} (recommended)")
     flags.add_argument("--baselines", default="popularity", help="none or more of popularity,ease (popularity)")
     flags.add_argument("--seed", type=int, default=0, help="the first (0)")
     flags.add_argument("--seeds", type=int, default=1, help="how many; more than one give confidence intervals (1)")

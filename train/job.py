@@ -51,7 +51,10 @@ def _fit(recipe: Run, options: Options, accelerator: Accelerator, objective: Cal
     if trainee is not None:
         with trainee.loader:
             _run(job, trainee)
-    job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
+    if options.dry_run:
+        job.reporter.say("nothing was written (--dry-run).")
+    else:
+        job.reporter.say(f"{job.out.url} holds the checkpoint of step {recipe.steps}.")
 
 
 def _prepare(
@@ -61,7 +64,8 @@ def _prepare(
     job, found = ranks.together(accelerator, lambda: open_job(recipe, options, accelerator))
     _check_ranks(job)
     _begin(job, facts=record.to_json(derive(recipe, job.samples.samples)))
-    return job, None if job.first_step >= recipe.steps else _trainee(job, found, objective)
+    nothing_to_do = options.dry_run or job.first_step >= recipe.steps
+    return job, None if nothing_to_do else _trainee(job, found, objective)
 
 
 def _check_ranks(job: Job) -> None:
@@ -78,7 +82,7 @@ def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     job.reporter.facts({**where, **facts})
     written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
     written["normalisation"] = record.to_json(stretches(job.samples, job.recipe.stream))
-    if job.accelerator.is_main_process and job.first_step == 0:
+    if job.accelerator.is_main_process and job.first_step == 0 and not job.options.dry_run:
         job.out.publish(resume.RUN_NAME, record.dumps(written))
 
 

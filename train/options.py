@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.errors import UsageError
-from train.stream.config import OnCorrupt
+from train.choices import OnCorrupt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +18,8 @@ class Options:
     """URL of the run's folder."""
     resume: bool = False
     """Go on from the last checkpoint; begin where there is none."""
+    dry_run: bool = False
+    """Say what would run; write nothing."""
     checkpoint_every: int = 100
     """Steps."""
     keep: int = 2

@@ -13,13 +13,13 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import ContractError, UsageError
+from train.choices import PROBES
 from train.embedding import META_KEY
 from train.models.containers import File
 from train.probes import heads, metrics
 from train.probes.clusters import kmeans
 from train.probes.neighbours import nearest, recall
 
-PROBES = ("knn", "linear", "mlp", "kmeans", "retrieval")
 NEIGHBOURS = 20
 RECALLS = (1, 5, 10)
 

@@ -15,7 +15,7 @@ from pipeline.manifest import Stats
 from pipeline.stats import BandStats
 from pipeline.store import Store
 from train.checkpoint import Checkpoint
-from train.ema import Which
+from train.choices import Which
 from train.models.layouts import Layout
 from train.resume import RUN_NAME
 from train.stream.normalise import Constants, constants

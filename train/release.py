@@ -1,7 +1,5 @@
 """Weights out of a run, or out of a file, in the layout that another program reads."""
 
-import argparse
-import textwrap
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -12,10 +10,10 @@ from pipeline.errors import UsageError, redact
 from pipeline.store import Store
 from train import cards, checkpoint, ema, provenance, restore
 from train.checkpoint import Checkpoint
-from train.ema import WHICH, Which
+from train.choices import Which
 from train.models import containers, croma_names, layouts, weights
 from train.models.containers import File
-from train.models.layouts import LAYOUTS, OURS, Layout
+from train.models.layouts import OURS, Layout
 from train.provenance import Provenance
 
 _DEFAULT_IMAGE_PX = 120
@@ -49,56 +47,6 @@ class Source:
     """By our names."""
     known: Provenance
     """Their history."""
-
-
-_EXAMPLES = """\
-examples:
-  train/export.py RUN --layout safetensors --out release/model.safetensors    (writes release/README.md, too)
-  train/export.py RUN --step 2000 --layout released --out CROMA_mine.pt
-  train/export.py RUN --layout torchgeo --image-px 224 --out torchgeo_224.pt
-  train/export.py CROMA_base.pt --layout safetensors --out croma/base.safetensors
-  train/export.py s3://bucket/run --layout official --out s3://bucket/official.pt
-
-A file's layout is recognised by its keys. Nothing in a file is ever run. The same weights give the same bytes."""
-
-
-def parser(description: str) -> argparse.ArgumentParser:
-    """The flags."""
-    flags = argparse.ArgumentParser(
-        description=description,
-        epilog=f"{_table()}\n\n{_EXAMPLES}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    names = sorted({name for table in LAYOUTS.values() for name in table})
-    files = ", ".join(layouts.SUFFIXES)
-    flags.add_argument(
-        "source", metavar="RUN_OR_FILE", help=f"a run's folder, or a weights file ({files}); path or URL"
-    )
-    flags.add_argument("--layout", choices=names, required=True, help="what to write")
-    flags.add_argument("--out", required=True, metavar="FILE", help="path or URL; written over if it is there")
-    flags.add_argument("--step", type=int, help="of the run, instead of its last finished checkpoint")
-    flags.add_argument(
-        "--image-px", type=int, metavar="PX", help="layout torchgeo: its image_size (the recipe's, or 120)"
-    )
-    flags.add_argument(
-        "--weights", choices=WHICH, default="model", help="of a run: the last step's, or their moving average (model)"
-    )
-    flags.add_argument("--data", metavar="URL", help="model card: where the run's data set lies now, if it was moved")
-    return flags
-
-
-def _table() -> str:
-    lines = [
-        f"layouts of {objective}:\n" + "\n".join(map(_line, table.values())) for objective, table in LAYOUTS.items()
-    ]
-    return "\n\n".join(lines)
-
-
-def _line(layout: Layout) -> str:
-    text = f"{' or '.join(layout.suffixes)}: {layout.about}"
-    first, rest = f"  {layout.name:<12}", " " * 14
-    return textwrap.fill(text, 100, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
 
 
 def export(request: Request, say: Callable[[str], None]) -> str:

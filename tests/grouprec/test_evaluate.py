@@ -11,6 +11,7 @@ from train.grouprec.baselines import Ease, Popularity
 from train.grouprec.evaluate import Result
 from train.grouprec.interactions import Cases, Ints, Pairs
 from train.grouprec.intervals import interval
+from train.grouprec.names import Protocol
 from train.grouprec.planted import Planted
 from train.grouprec.ties import Figures, Floats
 
@@ -32,7 +33,7 @@ class _Flat:
     groups = users
 
 
-def _counted(protocol: candidates.Protocol) -> list[list[int]]:
+def _counted(protocol: Protocol) -> list[list[int]]:
     (batch,) = candidates.batches(CASES, KNOWN, protocol)
     return [items[valid].tolist() for items, valid in zip(batch.items_BC, batch.valid_BC, strict=True)]
 

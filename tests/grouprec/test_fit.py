@@ -11,7 +11,8 @@ from train.grouprec.baselines import Popularity
 from train.grouprec.evaluate import Result, Scorer
 from train.grouprec.fit import Trainer
 from train.grouprec.interactions import Dataset, Names, Pairs, no_cases
-from train.grouprec.modes import MODES, FitConfig, Mode, bpr, reference
+from train.grouprec.modes import MODES, FitConfig, bpr, reference
+from train.grouprec.names import Mode
 from train.grouprec.planted import Planted
 from train.grouprec.scoring import VectorScorer
 

@@ -11,7 +11,8 @@ from train.grouprec import gim, identify, planted, sphere
 from train.grouprec.agreement import adjusted_rand, silhouette
 from train.grouprec.density import DensityConfig
 from train.grouprec.gim import GimConfig
-from train.grouprec.identify import IDENTIFIERS, Identifier, IdentifyConfig
+from train.grouprec.identify import IdentifyConfig
+from train.grouprec.names import IDENTIFIERS, Identifier
 from train.grouprec.sphere import Vectors
 
 pytestmark = pytest.mark.train

@@ -8,7 +8,7 @@ from torch.nn.functional import softplus
 from train.grouprec import learn, pairwise, planted, rowwise, sampling
 from train.grouprec.graph import Graph
 from train.grouprec.interactions import Pairs
-from train.grouprec.pairwise import SCORERS, ScorerName
+from train.grouprec.names import SCORERS, ScorerName
 from train.grouprec.planted import Planted
 
 pytestmark = pytest.mark.train

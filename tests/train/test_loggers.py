@@ -12,6 +12,8 @@ import pytest
 from pipeline.errors import UsageError
 from pipeline.store import Store
 from train import checkpoint, flags, loggers
+from train.choices import CROMA_RECIPES
+from train.launch import launch
 from train.loggers import SERVICES, About, Beside, check
 from train.meter import PROBES_NAME, read_rows, steady
 from train.recipes import croma
@@ -182,7 +184,7 @@ def test_a_logger_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> 
 def train(data: Store, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str) -> Store:
     command = ["croma.py", "--recipe", "tiny", "--data", data.url, "--out", str(out), "--batch", "4", "--threads", "2"]
     monkeypatch.setattr("sys.argv", [*command, "--steps", "2", "--probe-every", "2", *more])
-    assert flags.main("", croma.RECIPES, _objective) == 0
+    assert launch(flags.parse("", CROMA_RECIPES), croma.RECIPES, _objective) == 0
     from accelerate.state import AcceleratorState
 
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -234,6 +236,6 @@ def test_a_missing_service_leaves_nothing_behind(
     monkeypatch.setitem(sys.modules, "wandb", None)
     command = ["croma.py", "--recipe", "tiny", "--data", data.url, "--out", str(tmp_path / "run"), "--log", "wandb"]
     monkeypatch.setattr("sys.argv", command)
-    assert flags.main("", croma.RECIPES, _objective) == 2
+    assert launch(flags.parse("", CROMA_RECIPES), croma.RECIPES, _objective) == 2
     assert "pip install 'sentinel-pretrain[wandb]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()

@@ -89,13 +89,13 @@ def test_halves_that_disagree_are_refused() -> None:
 
 def test_flags_are_frozen() -> None:
     """A new flag needs a reason why it is neither a recipe's field nor a default: say it in the pull request."""
-    parser = flags.parser("", RECIPES)
+    parser = flags.parser("", tuple(RECIPES))
     assert {option for action in parser._actions for option in action.option_strings} == {
         *("-h", "--help", "--recipe", "--data", "--out", "--steps", "--batch"),
         *("--mode", "--seed", "--init", "--resume", "--checkpoint-every", "--threads", "--compile", "--recompute"),
         *("--cache", "--cache-gb", "--micro-batch", "--keep", "--keep-every"),
         *("--bbox", "--dates", "--max-cloud", "--shard", "--on-corrupt", "--probe-every", "--probe-samples", "--ema"),
-        *("--log", "--reader-processes"),
+        *("--log", "--reader-processes", "--dry-run"),
     }
     assert all(action.help for action in parser._actions)
 

@@ -5,16 +5,13 @@ Axes: B rows of a batch, C candidates; candidate 0 is the held-out item.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from train.grouprec.interactions import Cases, Ints, Pairs
+from train.grouprec.names import Protocol
 
-Protocol = Literal["listed", "clean", "full"]
-"""As the files list them · without the positive's copies, training items and repeats · all items but training ones."""
-PROTOCOLS: tuple[Protocol, ...] = ("listed", "clean", "full")
 _SCORES_AT_ONCE = 1 << 19
 
 

@@ -16,10 +16,10 @@ from pipeline.errors import UsageError
 from pipeline.store import Store
 from train.grouprec import drift, evaluate, job, outcome, planted_check, report, source, tabulate
 from train.grouprec.baselines import Ease, Popularity
-from train.grouprec.candidates import PROTOCOLS, Protocol
 from train.grouprec.interactions import Dataset
 from train.grouprec.job import Options, Surroundings
-from train.grouprec.modes import MODES, FitConfig, Mode
+from train.grouprec.modes import MODES, FitConfig
+from train.grouprec.names import PROTOCOLS, Mode, Protocol
 from train.grouprec.outcome import Outcome
 from train.grouprec.serve import Server
 from train.grouprec.source import Source

@@ -6,7 +6,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from train.grouprec import candidates, ties
+from train.grouprec import candidates, names, ties
 from train.grouprec.defects import leaked
 from train.grouprec.interactions import Cases, Dataset, Ints, Pairs
 from train.grouprec.ties import Figures, Floats, Standing
@@ -30,7 +30,7 @@ class Result:
 
     who: Who
     """Users or groups."""
-    protocol: candidates.Protocol
+    protocol: names.Protocol
     """Among which items."""
     without_leaked: bool
     """Rows that are in training, too, are left out."""
@@ -64,7 +64,7 @@ class Result:
         )
 
 
-def results(scorer: Scorer, data: Dataset, protocols: Iterable[candidates.Protocol] = ("listed",)) -> list[Result]:
+def results(scorer: Scorer, data: Dataset, protocols: Iterable[names.Protocol] = ("listed",)) -> list[Result]:
     """All lines for a scorer; what has no test rows, or no listed negatives where they are asked for, is left out."""
     sides: tuple[tuple[Who, Cases, Pairs], ...] = (
         ("user", data.user_cases, data.user_items),
@@ -79,7 +79,7 @@ def results(scorer: Scorer, data: Dataset, protocols: Iterable[candidates.Protoc
     ]
 
 
-def stand(scorer: Scorer, who: Who, cases: Cases, known: Pairs, *, protocol: candidates.Protocol) -> Standing:
+def stand(scorer: Scorer, who: Who, cases: Cases, known: Pairs, *, protocol: names.Protocol) -> Standing:
     """Where held-out items stand under a scorer.
 
     Raises:
@@ -94,7 +94,7 @@ def stand(scorer: Scorer, who: Who, cases: Cases, known: Pairs, *, protocol: can
     )
 
 
-def _lines(scorer: Scorer, who: Who, protocol: candidates.Protocol, *, cases: Cases, known: Pairs) -> list[Result]:
+def _lines(scorer: Scorer, who: Who, protocol: names.Protocol, *, cases: Cases, known: Pairs) -> list[Result]:
     found = stand(scorer, who, cases, known, protocol=protocol)
     spoiled_R = leaked(cases, known)
     lines = [_result(found, who, protocol, without_leaked=False)]
@@ -104,7 +104,7 @@ def _lines(scorer: Scorer, who: Who, protocol: candidates.Protocol, *, cases: Ca
     return lines
 
 
-def _result(found: Standing, who: Who, protocol: candidates.Protocol, *, without_leaked: bool) -> Result:
+def _result(found: Standing, who: Who, protocol: names.Protocol, *, without_leaked: bool) -> Result:
     return Result(
         who=who,
         protocol=protocol,

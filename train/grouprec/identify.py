@@ -4,7 +4,6 @@ The same vectors, configuration and seed give the same groups, on one thread.
 """
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,11 +11,10 @@ from numpy.typing import NDArray
 from train.grouprec import gim, hdbscan, kmeans, sphere
 from train.grouprec.gim import GimConfig
 from train.grouprec.interactions import Ints
+from train.grouprec.names import Identifier
 from train.grouprec.sphere import Vectors
 from train.grouprec.threads import one_thread
 
-Identifier = Literal["gim", "hdbscan", "kmeans"]
-IDENTIFIERS: tuple[Identifier, ...] = ("gim", "hdbscan", "kmeans")
 _SAMPLE = 4096
 """Vectors that HDBSCAN is run on: it takes 3 s for them, and four times as long for twice as many."""
 

@@ -9,10 +9,11 @@ from pipeline import record
 from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
 from train import checkpoint
-from train.grouprec import candidates, drift, outcome, saving
+from train.grouprec import drift, outcome, saving
 from train.grouprec.drift import Yesterday
 from train.grouprec.fit import Report, Trainer
 from train.grouprec.modes import FitConfig
+from train.grouprec.names import Protocol
 from train.grouprec.outcome import OUTCOME_NAME, Outcome, memory_mb
 from train.grouprec.peers import Peers
 from train.grouprec.source import Source
@@ -31,7 +32,7 @@ class Options:
     """Epochs."""
     keep: int = 2
     """How many of the newest checkpoints stay."""
-    protocols: Sequence[candidates.Protocol] = ("listed",)
+    protocols: Sequence[Protocol] = ("listed",)
     """Among which items is ranked."""
 
 

@@ -15,11 +15,10 @@ from pipeline.errors import UsageError
 from train.grouprec.density import DensityConfig
 from train.grouprec.gim import GimConfig
 from train.grouprec.identify import IdentifyConfig
-from train.grouprec.pairwise import ScorerName
+from train.grouprec.names import Mode, ScorerName
 from train.grouprec.pretext import PretextConfig
 from train.grouprec.rowwise import OptimizerName
 
-Mode = Literal["paper", "reference", "recommended", "ungrouped", "bpr"]
 Together = Literal["mean", "scores", "misery", "center"]
 """A group is scored by its members' mean vector · mean score · lowest score · the pseudo-group nearest to the mean."""
 

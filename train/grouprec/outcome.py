@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from train.grouprec import agreement, candidates, evaluate
+from train.grouprec import agreement, evaluate
 from train.grouprec.evaluate import Result
 from train.grouprec.fit import Report, Trainer
 from train.grouprec.modes import FitConfig
+from train.grouprec.names import Protocol
 from train.grouprec.source import Source
 
 OUTCOME_NAME = "outcome.json"
@@ -41,7 +42,7 @@ class Outcome:
     """Of the run; 0 for methods that draw nothing."""
     config: FitConfig | None
     """None: a baseline."""
-    protocols: tuple[candidates.Protocol, ...]
+    protocols: tuple[Protocol, ...]
     """Among which items was ranked."""
     results: tuple[Result, ...]
     """Its figures."""
@@ -57,7 +58,7 @@ class Outcome:
     """Largest memory of the process so far."""
 
 
-def of_run(trainer: Trainer, source: Source, epochs: list[Report], protocols: Sequence[candidates.Protocol]) -> Outcome:
+def of_run(trainer: Trainer, source: Source, epochs: list[Report], protocols: Sequence[Protocol]) -> Outcome:
     """Evaluate a finished run: the only time that its test rows are looked at."""
     return Outcome(
         method=trainer.config.mode,
@@ -75,7 +76,7 @@ def of_run(trainer: Trainer, source: Source, epochs: list[Report], protocols: Se
 
 
 def of_baseline(
-    scorer: evaluate.Scorer, source: Source, method: str, protocols: Sequence[candidates.Protocol], *, seconds: float
+    scorer: evaluate.Scorer, source: Source, method: str, protocols: Sequence[Protocol], *, seconds: float
 ) -> Outcome:
     """Evaluate a method that is not trained by epochs."""
     return Outcome(

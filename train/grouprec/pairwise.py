@@ -7,19 +7,16 @@ Axes: B pairs, 3 user, liked and other, 2 liked and other, P scores of both, D w
 """
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from train.grouprec.names import ScorerName
 from train.grouprec.sphere import Vectors
 
 Float32 = NDArray[np.float32]
 
-ScorerName = Literal["dot", "mlp", "mlp_sigmoid"]
-SCORERS: tuple[ScorerName, ...] = ("dot", "mlp", "mlp_sigmoid")
-"""Inner product · small network on the product · the same behind a sigmoid, which saturates: to reproduce."""
 _HIDDEN = 8
 
 

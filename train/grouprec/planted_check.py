@@ -9,7 +9,8 @@ import numpy as np
 
 from train.grouprec import identify, planted
 from train.grouprec.agreement import adjusted_rand
-from train.grouprec.identify import IDENTIFIERS, Identifier, IdentifyConfig
+from train.grouprec.identify import IdentifyConfig
+from train.grouprec.names import IDENTIFIERS, Identifier
 
 CASES = ((5, 0.3), (15, 0.3), (5, 0.6), (15, 0.6), (10, 1.0))
 """Groups, and noise as `planted.points` has it."""

@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 from train.grouprec import sphere
 from train.grouprec.interactions import Ints, Pairs
 from train.grouprec.modes import Together
-from train.grouprec.pairwise import ScorerName, sigmoid, weights
+from train.grouprec.names import ScorerName
+from train.grouprec.pairwise import sigmoid, weights
 from train.grouprec.sphere import Vectors
 from train.grouprec.ties import Floats
 

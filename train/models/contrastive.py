@@ -14,7 +14,7 @@ Axes: S sensors (SAR, optical), B local rows, G rows of all ranks, D width.
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -22,9 +22,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from train.choices import Mode
 from train.models.blocks import at_least_float32
 
-Mode = Literal["exact", "official"]
 MAX_LOGIT_SCALE = math.log(100.0)
 _FIRST_LOGIT_SCALE = math.log(1 / 0.07)
 

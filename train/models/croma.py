@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from pipeline.errors import UsageError
 from train.batch import Losses
+from train.choices import Mode
 from train.models.blocks import Bias, Encoder, FusionEncoder, Transformer, at_least_float32, patchify, pooled_head
-from train.models.contrastive import Contrast, ContrastiveHead, Mode
+from train.models.contrastive import Contrast, ContrastiveHead
 from train.models.masking import Mask, kept_count, mask_from_noise, take_patches
 from train.models.positions import AlibiRows, alibi_bias, alibi_slopes, grid_yx, patch_yx, sincos_table
 

@@ -8,11 +8,10 @@
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
-from train.models.positions import alibi_bias, alibi_slopes, grid_yx
+if TYPE_CHECKING:
+    from torch import Tensor
 
 RELEASED_PARTS = ("s1_encoder", "s1_GAP_FFN", "s2_encoder", "s2_GAP_FFN", "joint_encoder")
 PARTS = (*RELEASED_PARTS, "decoder", "contrastive")
@@ -57,7 +56,7 @@ def from_official(state: Mapping[str, Any]) -> dict[str, Any]:
     return _rename(state, parts=_PARTS_BY_OFFICIAL, patterns=_FROM_OFFICIAL)
 
 
-def to_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def to_official(state: "Mapping[str, Tensor]") -> "dict[str, Tensor]":
     """Our state dict under the published pretraining class's names."""
     return _rename(state, parts=_OFFICIAL_BY_PARTS, patterns=_TO_OFFICIAL)
 
@@ -67,7 +66,7 @@ def from_released(released: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{part}.{name}": value for part, inner in released.items() for name, value in inner.items()}
 
 
-def to_released(state: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+def to_released(state: "Mapping[str, Tensor]") -> "dict[str, dict[str, Tensor]]":
     """The five released parts of our state dict; the rest is left out."""
     return {part: _inside(state, part) for part in RELEASED_PARTS}
 
@@ -77,8 +76,10 @@ def from_torchgeo(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in state.items() if name != ATTENTION_BIAS}
 
 
-def to_torchgeo(state: Mapping[str, Tensor], image_px: int) -> dict[str, Tensor]:
+def to_torchgeo(state: "Mapping[str, Tensor]", image_px: int) -> "dict[str, Tensor]":
     """The state dict of `torchgeo.models.CROMA(image_size=image_px)`, whose buffer belongs to that size."""
+    from train.models.positions import alibi_bias, alibi_slopes, grid_yx
+
     grid = grid_yx(image_px // PATCH, image_px // PATCH)
     bias = alibi_bias(grid, grid, alibi_slopes(HEADS))[None]
     return {ATTENTION_BIAS: bias, **from_released(to_released(state))}
@@ -93,7 +94,7 @@ def part(name: str) -> str:
     return name.partition(".")[0]
 
 
-def _inside(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
+def _inside(state: "Mapping[str, Tensor]", part: str) -> "dict[str, Tensor]":
     return {name.removeprefix(f"{part}."): state[name] for name in state if name.startswith(f"{part}.")}
 
 

@@ -6,12 +6,13 @@ a model. Tables are keyed by a recipe's `objective`; our own names (`safetensors
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import ContractError, UsageError
 from train.models import croma_names
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 OURS = "safetensors"
 """The layout of our own names."""
@@ -39,7 +40,7 @@ class Layout:
     """Whether a file's content looks like it, by its keys."""
     from_file: Callable[[Mapping[str, Any]], dict[str, Any]]
     """A file's content to our names."""
-    to_file: Callable[[Mapping[str, Tensor], int], Mapping[str, Any]]
+    to_file: "Callable[[Mapping[str, Tensor], int], Mapping[str, Any]]"
     """Our names, and the side of an image in pixels, to a file's content."""
 
 
@@ -52,7 +53,7 @@ def _begins(*prefixes: str) -> Callable[[Mapping[str, Any]], bool]:
     return lambda content: any(name.startswith(prefixes) for name in content)
 
 
-def _same(state: Mapping[str, Tensor], _image_px: int) -> dict[str, Tensor]:
+def _same(state: "Mapping[str, Tensor]", _image_px: int) -> "dict[str, Tensor]":
     return dict(state)
 
 

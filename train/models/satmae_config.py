@@ -10,7 +10,7 @@ from typing import Literal
 
 from pipeline.bands import positions
 from pipeline.errors import UsageError
-from train.models.contrastive import Mode
+from train.choices import Mode
 from train.models.masking import kept_count
 
 Variant = Literal["group", "temporal", "plain"]

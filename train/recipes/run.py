@@ -6,7 +6,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 
 from train import flops
-from train.models.contrastive import Mode
+from train.choices import Mode
 from train.models.croma import Croma, CromaConfig
 from train.models.satmae import Satmae
 from train.models.satmae_config import SatmaeConfig

@@ -1,17 +1,14 @@
 """What a recipe says about its data, how a rank reads its part of it, and where a stream stands."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 
 from pipeline.codec import Kind
+from train.choices import OnCorrupt
 from train.stream.normalise import Constants, Scale
 from train.stream.transforms import Augment
 from train.stream.where import Where
-
-OnCorrupt = Literal["stop", "quarantine"]
-"""What a sample does whose bytes are damaged in the store: end the run, or let another one stand in its place."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

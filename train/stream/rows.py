@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from train.choices import OnCorrupt
 from train.stream import standin
-from train.stream.config import OnCorrupt, StreamConfig
+from train.stream.config import StreamConfig
 from train.stream.lanes import Ids
 from train.stream.ring import Slot, frames_of
 from train.stream.samples import Chips, Samples
