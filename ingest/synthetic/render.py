@@ -53,10 +53,19 @@ def render(scene: SceneSpec, *, seed: int, noise: bool) -> Iterator[tuple[str, n
 
     Yields:
         `B02` and so on: (rows, columns) uint16 at the band's own resolution, nodata 0; `SCL`: uint8 at 20 m;
-        `vv` and `vh`: float32 linear power at 10 m, nodata -32768.
+        `vv` and `vh`: float32 linear power at 10 m, nodata -32768. `lulc`: uint8 at 10 m, 1 + the index into
+        `landscape.CLASSES` of the class with the largest share.
     """
+    if scene.sensor == "label":
+        return _render_cover(scene, seed)
     sensor = _render_s2 if scene.sensor == "s2" else _render_s1
     return sensor(scene, seed, noise=noise)
+
+
+def _render_cover(scene: SceneSpec, seed: int) -> Iterator[tuple[str, np.ndarray]]:
+    n_rows, _ = grid_shape(scene, 10)
+    blocks = [landscape.land_cover(*pixel_lonlat(scene, 10, rows), seed=seed) for rows in _blocks(n_rows)]
+    yield "lulc", np.concatenate([1 + shares.argmax(axis=0) for shares in blocks]).astype(np.uint8)
 
 
 def pixel_lonlat(scene: SceneSpec, gsd_m: int, rows: slice) -> tuple[Array, Array]:

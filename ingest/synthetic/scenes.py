@@ -7,7 +7,7 @@ own, a day without radar, and the same acquisition once more in the neighbouring
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache
 from itertools import pairwise
@@ -76,8 +76,8 @@ class SceneSpec:
 
     scene_id: str
     """As Planetary Computer names it."""
-    sensor: Literal["s1", "s2"]
-    """Which instrument."""
+    sensor: Literal["s1", "s2", "label"]
+    """Which instrument; `label`: none, the land cover itself."""
     when: datetime
     """UTC instant of the acquisition."""
     epsg: int
@@ -106,7 +106,7 @@ class SceneSpec:
     @property
     def collection(self) -> str:
         """STAC collection id, as Planetary Computer has it."""
-        return "sentinel-2-l2a" if self.sensor == "s2" else "sentinel-1-rtc"
+        return {"s2": "sentinel-2-l2a", "s1": "sentinel-1-rtc", "label": "land-cover"}[self.sensor]
 
     @property
     def dn_offset(self) -> int:
@@ -126,6 +126,7 @@ def earth_scenes(options: EarthOptions) -> tuple[SceneSpec, ...]:
     specs = [_s2_scene(options, day, index) for index, day in enumerate(dates)]
     specs.append(_s2_scene(options, dates[other_zone], other_zone, neighbour=True))
     specs.extend(_s1_scenes(options, dates))
+    specs.append(_cover(specs[0]))
     return tuple(sorted(specs, key=lambda spec: (spec.when, spec.scene_id)))
 
 
@@ -216,6 +217,15 @@ def _s2_scene(options: EarthOptions, day: date, index: int, *, neighbour: bool =
         relative_orbit=22,
         absolute_orbit=_absolute_orbit(when, 22, cycle=143, first={"A": 141, "B": 27}[platform]),
         mgrs_tile=tile,
+    )
+
+
+def _cover(like: SceneSpec) -> SceneSpec:
+    """The land cover on the grid of an S2 scene, all of it."""
+    left, top = like.origin_xy_m
+    bounds = (left, top - 10 * like.shape_yx[0], left + 10 * like.shape_yx[1], top)
+    return replace(
+        like, scene_id="LAND_COVER", sensor="label", footprint_xy_m=_ring(bounds), cloud_amount=0.0, baseline=""
     )
 
 

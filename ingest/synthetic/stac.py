@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from shapely.geometry import MultiPolygon, Polygon, mapping
 
-from ingest.synthetic.landscape import sun
+from ingest.synthetic.landscape import CLASSES, sun
 from ingest.synthetic.render import S1_NODATA, S2_NODATA, grid_shape
 from ingest.synthetic.scenes import EarthOptions, SceneSpec, footprint_lonlat
 from pipeline.bands import S2_BANDS, Band
 
 Item = dict[str, Any]
 _EXTENSIONS = ("projection/v1.2.0", "raster/v1.1.0", "file/v2.1.0", "sat/v1.0.0")
-_SENSOR_EXTENSION = {"s2": "eo/v1.1.0", "s1": "sar/v1.0.0"}
+_SENSOR_EXTENSION = {"s2": "eo/v1.1.0", "s1": "sar/v1.0.0", "label": "classification/v2.0.0"}
 _COMMON_NAMES = {
     "B01": "coastal", "B02": "blue", "B03": "green", "B04": "red", "B05": "rededge", "B06": "rededge",
     "B07": "rededge", "B08": "nir", "B8A": "rededge", "B11": "swir16", "B12": "swir22",
@@ -29,9 +29,11 @@ _SCL_SHARES = {
     3: "cloud_shadow", 4: "vegetation", 5: "not_vegetated", 6: "water", 8: "medium_proba_clouds",
     9: "high_proba_clouds", 10: "thin_cirrus", 11: "snow_ice",
 }  # fmt: skip
+_CONVENTIONS = ", in the conventions of Planetary Computer"
 TITLES = {
     "sentinel-2-l2a": "Synthetic Sentinel-2 Level-2A",
     "sentinel-1-rtc": "Synthetic Sentinel-1 Radiometrically Terrain Corrected (RTC)",
+    "land-cover": "Land cover of the synthetic Earth",
 }
 
 
@@ -45,9 +47,7 @@ def scene_item(scene: SceneSpec, options: EarthOptions, *, assets: Item, propert
         "proj:epsg": scene.epsg,
         "proj:code": f"EPSG:{scene.epsg}",
         "proj:bbox": [float(left), float(top - 10 * rows), float(left + 10 * columns), float(top)],
-        "sat:orbit_state": scene.orbit_state,
-        "sat:relative_orbit": scene.relative_orbit,
-        "sat:absolute_orbit": scene.absolute_orbit,
+        **_orbit(scene),
         "src:dataset": "ingest.synthetic",
         "src:seed": options.seed,
         "src:noise": options.noise,
@@ -66,6 +66,16 @@ def scene_item(scene: SceneSpec, options: EarthOptions, *, assets: Item, propert
         "properties": shared | properties,
         "links": _item_links("../../catalog.json", "../collection.json"),
         "assets": assets,
+    }
+
+
+def _orbit(scene: SceneSpec) -> Item:
+    if scene.sensor == "label":
+        return {}
+    return {
+        "sat:orbit_state": scene.orbit_state,
+        "sat:relative_orbit": scene.relative_orbit,
+        "sat:absolute_orbit": scene.absolute_orbit,
     }
 
 
@@ -95,6 +105,13 @@ def s2_asset(key: str, scene: SceneSpec, gsd_m: int) -> Item:
     eo_band = _eo_band(band)
     title = f"{eo_band['description']} - {gsd_m}m"
     return {"title": title, "eo:bands": [eo_band], "raster:bands": [stored], **place}
+
+
+def label_asset() -> Item:
+    """What an item says of `lulc`."""
+    classes = [{"value": value, "name": name} for value, name in enumerate(CLASSES, 1)]
+    stored = {"data_type": "uint8", "nodata": 0, "spatial_resolution": 10.0}
+    return {"title": "Land cover", "roles": ["labels"], "classification:classes": classes, "raster:bands": [stored]}
 
 
 def _eo_band(band: Band) -> Item:
@@ -180,7 +197,7 @@ def collection(name: str, items: Sequence[Item]) -> Item:
         "stac_version": "1.0.0",
         "id": name,
         "title": TITLES[name],
-        "description": f"{TITLES[name]}, in the conventions of Planetary Computer's `{name}`.",
+        "description": f"{TITLES[name]}{_CONVENTIONS if name.startswith('sentinel') else ''}.",
         "license": "CC0-1.0",
         "extent": {"spatial": {"bbox": [around]}, "temporal": {"interval": [[times[0], times[-1]]]}},
         "links": [_link("root", "../catalog.json"), _link("parent", "../catalog.json"), *members],

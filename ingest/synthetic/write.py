@@ -7,6 +7,7 @@ earth.json              what was asked for: a folder holds one Earth
 aoi.geojson             the AOI, ready for `--aoi`
 sentinel-2-l2a/ID/      ID.json B01.tif ... B12.tif SCL.tif, hrefs relative to the JSON
 sentinel-1-rtc/ID/      ID.json vv.tif vh.tif
+land-cover/LAND_COVER/  LAND_COVER.json lulc.tif: for `--labels land-cover`
 */collection.json
 items.parquet           the same items as stac-geoparquet, hrefs relative to the folder it is in
 catalog.json            last: no catalog, no Earth
@@ -41,6 +42,7 @@ from ingest.synthetic.stac import (
     Item,
     catalog,
     collection,
+    label_asset,
     s1_asset,
     s1_properties,
     s2_asset,
@@ -52,7 +54,7 @@ from ingest.synthetic.stac import (
 from pipeline.errors import UsageError
 from pipeline.record import fingerprint, to_json
 
-VERSION = 1
+VERSION = 2
 """Counts up when the same options give other pixels."""
 
 _COG_TYPE = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -188,7 +190,7 @@ def _write_scene(scene: SceneSpec, *, options: EarthOptions, out: Path) -> str:
     hidden = folder.with_name(f".{scene.scene_id}.partial")
     shutil.rmtree(hidden, ignore_errors=True)
     hidden.mkdir(parents=True)
-    assets, properties = {}, s1_properties(scene) if scene.sensor == "s1" else {}
+    assets, properties = {}, _properties(scene)
     for key, pixels in render(scene, seed=options.seed, noise=options.noise):
         assets[key] = _write_asset(hidden / f"{key}.tif", pixels, key=key, scene=scene)
         if key == "SCL":
@@ -212,7 +214,20 @@ def _write_asset(path: Path, pixels: np.ndarray, *, key: str, scene: SceneSpec) 
         "file:size": len(content),
         "file:checksum": f"1220{hashlib.sha256(content).hexdigest()}",
     }
-    return stored | (s1_asset(key) if scene.sensor == "s1" else s2_asset(key, scene, gsd_m))
+    return stored | _described(key, scene, gsd_m)
+
+
+def _properties(scene: SceneSpec) -> Item:
+    """What an item says besides what its pixels do."""
+    if scene.sensor == "label":
+        return {"proj:shape": list(scene.shape_yx), "proj:transform": transform(scene, 10)}
+    return s1_properties(scene) if scene.sensor == "s1" else {}
+
+
+def _described(key: str, scene: SceneSpec, gsd_m: int) -> Item:
+    if scene.sensor == "label":
+        return label_asset()
+    return s1_asset(key) if scene.sensor == "s1" else s2_asset(key, scene, gsd_m)
 
 
 def _write_catalog(out: Path, scenes: Sequence[SceneSpec], items: Sequence[Item]) -> None:

@@ -16,7 +16,7 @@ from pyproj import Transformer
 from shapely.geometry import MultiPolygon, box, shape
 
 from ingest.synthetic import DEFAULT_DATES, EarthOptions, earth_scenes, gamma0, make_earth, reflectance, write
-from ingest.synthetic.landscape import keyed_rng
+from ingest.synthetic.landscape import CLASSES, keyed_rng, land_cover
 from ingest.synthetic.render import _exact, pixel_lonlat, pixel_xy, speckle
 from ingest.synthetic.scenes import footprint_lonlat, inside
 from pipeline.bands import S2_BANDS, S2_NAMES
@@ -157,7 +157,14 @@ def test_scenes_are_what_real_catalogs_hold(noisy):
 
 @pytest.mark.parametrize("at", [(14.0, 46.0), (178.0, -17.0), (5.9, 60.0), (-60.0, 1.0)])
 def test_grids_and_footprints(at):
-    for spec in earth_scenes(options(box(*at, at[0] + 0.03, at[1] + 0.03))):
+    *specs, cover = sorted(
+        earth_scenes(options(box(*at, at[0] + 0.03, at[1] + 0.03))), key=lambda s: s.sensor == "label"
+    )
+    assert cover.collection == "land-cover"
+    assert {spec.origin_xy_m for spec in specs if spec.epsg == cover.epsg and spec.sensor == "s2"} == {
+        cover.origin_xy_m
+    }
+    for spec in specs:
         left, top = spec.origin_xy_m
         pitch = 60 if spec.sensor == "s2" else 10
         assert (left % pitch, top % pitch) == (0, 0)
@@ -273,11 +280,25 @@ def test_files_are_cogs(tmp_path, dtype, nodata, predictor):
 def test_pystac_reads_the_catalog(noisy):
     catalog = pystac.Catalog.from_file(str(noisy.summary.catalog))
     items = list(catalog.get_items(recursive=True))
-    assert {item.id for item in items} == {*noisy.summary.s2_ids, *noisy.summary.s1_ids}
+    assert {item.id for item in items} == {*noisy.summary.s2_ids, *noisy.summary.s1_ids, "LAND_COVER"}
     for item in items:
         assert item.get_collection().id == item.collection_id
         assert all(Path(asset.get_absolute_href()).is_file() for asset in item.assets.values())
-        assert set(item.assets) == ({*S2_NAMES, "SCL"} if item.id.startswith("S2") else {"vv", "vh"})
+        sensors = {"S2": {*S2_NAMES, "SCL"}, "S1": {"vv", "vh"}, "LA": {"lulc"}}
+        assert set(item.assets) == sensors[item.id[:2]]
+
+
+def test_land_cover_is_the_class_with_the_largest_share(noisy):
+    (item,) = [json.loads(path.read_text()) for path in noisy.out.glob("land-cover/*/*.json")]
+    asset = item["assets"]["lulc"]
+    assert asset["roles"] == ["labels"]
+    assert {one["value"]: one["name"] for one in asset["classification:classes"]} == dict(enumerate(CLASSES, 1))
+    with rasterio.open(noisy.out / "land-cover/LAND_COVER/lulc.tif") as source:
+        stored, profile = source.read(1), source.profile
+    to_lonlat = Transformer.from_crs(profile["crs"], 4326, always_xy=True)
+    shares = land_cover(*to_lonlat.transform(*centers_m(profile)))
+    np.testing.assert_array_equal(stored, shares.argmax(axis=0) + 1)
+    assert len(np.unique(stored)) > 2
 
 
 def test_items_carry_planetary_computers_fields(noisy):
@@ -297,6 +318,7 @@ def test_items_carry_planetary_computers_fields(noisy):
 
 def test_the_parquet_file_holds_the_same_items(noisy):
     stored_items = {item["id"]: item for item in rustac.read_sync(str(noisy.summary.parquet))["features"]}
+    assert stored_items.pop("LAND_COVER")["properties"]["proj:epsg"] == 32633
     assert set(stored_items) == {item["id"] for item in noisy.items}
     for item in noisy.items:
         twin = stored_items[item["id"]]
@@ -332,7 +354,7 @@ def test_a_killed_run_is_finished_to_the_byte_by_two_processes(noisy, tmp_path, 
         make_earth(out, aoi=AOI, progress=kill_at_three)
     assert not (out / "catalog.json").exists()
     monkeypatch.setattr(write, "_SERIAL_PX", 0)
-    assert make_earth(out, aoi=AOI).n_written == len(noisy.items) - 3
+    assert make_earth(out, aoi=AOI).n_written == len(noisy.items) + 1 - 3
     assert digests(out) == digests(noisy.out)
     written = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert make_earth(out, aoi=AOI).n_written == 0
