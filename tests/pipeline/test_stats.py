@@ -67,6 +67,18 @@ def test_integers_do_not_overflow() -> None:
     assert stats.histogram[0][-1] == 64 * 64
 
 
+@pytest.mark.parametrize("bin_range", [RANGE, (0.0, 12000.0), (-40.0, 10.0), (30.0, 1001.5)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_histogram_of_integers_is_numpys_with_every_value_there_is(
+    dtype: type[np.unsignedinteger], bin_range: tuple[float, float]
+) -> None:
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=dtype).repeat(2).reshape(1, -1, 2)
+    valid = np.random.default_rng(0).random(values.shape[1:]) < 0.7
+    for seen in (valid, np.ones_like(valid), np.zeros_like(valid)):
+        counts, _ = np.histogram(values[0][seen].astype(float).clip(*bin_range), BINS, bin_range)
+        assert measure(("A",), values, seen, bin_range=bin_range).histogram == (tuple(counts.tolist()),)
+
+
 def test_empty_parts_leave_no_trace() -> None:
     some = _measure(np.full((2, 2, 2), -7.0), np.ones((2, 2), bool))
     empty = _measure(np.full((2, 2, 2), np.nan), np.zeros((2, 2), bool))
