@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ingest.pixels import coregister
 from ingest.pixels.coregister import REACH_PX, SIGNIFICANT, estimate_shift
 
 pytestmark = pytest.mark.ingest
@@ -72,6 +73,21 @@ def test_a_shift_beyond_reach_is_not_reported_as_the_edge() -> None:
     for seed in range(5):
         found = estimate_shift(*_chips(seed, 14, 0))
         assert found is None or abs(found[0]) < REACH_PX
+
+
+@pytest.mark.parametrize("shape", [(32, 32), (33, 50)])
+def test_edges_are_to_the_bit_those_of_numpys_own_functions(shape: tuple[int, int]) -> None:
+    bands = np.random.default_rng(2).integers(1, 4000, (3, *shape), dtype=np.uint16)
+    y, x = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])
+    blur = np.exp(-2 * (np.pi * coregister._SMOOTH_PX) ** 2 * (y**2 + x**2)).astype("f4")
+    total = np.zeros(shape)
+    for band in bands.astype("f4"):
+        values = (band - band.mean(dtype="f8")).astype("f4")
+        smooth = np.fft.irfft2(np.fft.rfft2(values / values.std(dtype="f8").astype("f4")) * blur, s=shape)
+        rows, cols = np.gradient(smooth)
+        total += np.sqrt(rows * rows + cols * cols)
+    fade = np.outer(np.hanning(shape[0]), np.hanning(shape[1]))
+    assert np.array_equal(coregister._edges(bands), (total - total.mean()) * fade)
 
 
 @pytest.mark.parametrize("seed", [3, 4])
