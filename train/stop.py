@@ -1,5 +1,6 @@
 """SIGTERM and SIGUSR1: finish the step, save, and leave with a code that says: start me again with --resume."""
 
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,9 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: nothing is wrong, run it again."""
 SIGNALS = (signal.SIGTERM, signal.SIGUSR1)
 """What schedulers send before they take a machine away (Kubernetes and Slurm's --signal)."""
+
+_LAUNCHED = "TORCHELASTIC_RUN_ID"
+"""Set for ranks that torchrun or `accelerate launch` started."""
 
 
 class Stopped(PretrainError):
@@ -27,9 +31,14 @@ class StopRequest:
         self.made = False
 
     def make(self, number: int, _: FrameType | None) -> None:
-        """A signal's handler; a second one of the same kind is not waited for."""
+        """A signal's handler; a second one of the same kind is not waited for.
+
+        Under torchrun it is. Slurm signals every process of a step, and the launcher passes on what it heard: its ranks
+        hear everything twice. It kills those that take longer than 30 seconds.
+        """
         self.made = True
-        signal.signal(number, signal.SIG_DFL)
+        if _LAUNCHED not in os.environ:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextmanager
