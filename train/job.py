@@ -3,14 +3,16 @@
 Everything that can fail on some ranks only is done `together`, and checked before anything is written.
 """
 
+import os
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 
 import torch
 from accelerate import Accelerator
 
 from pipeline import record
-from train import flops, loop, ranks, resume
+from train import flops, loop, plugins, ranks, resume
 from train.checkpoint import Checkpoint
 from train.desk import Desk, quarantine_of, versions, writer_of
 from train.ema import Ema
@@ -39,6 +41,8 @@ def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) ->
     Raises:
         PretrainError: on every rank if on any.
     """
+    if plugins.take_fsdp(os.environ):
+        options = replace(options, shard=True)
     accelerator = ranks.start(recipe.precision)
     try:
         _fit(recipe, options, accelerator, objective)

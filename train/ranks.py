@@ -20,6 +20,7 @@ from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import PretrainError, StreamError, UsageError
+from train import plugins
 from train.stream.heap import keep_freed_memory
 
 T = TypeVar("T")
@@ -36,8 +37,9 @@ def start(precision: str) -> Accelerator:
         precision: `no` or `bf16`, the recipe's choice.
 
     Raises:
-        UsageError: several processes were asked for, but each would train alone.
+        UsageError: several processes were asked for, but each would train alone; or something that is not done here.
     """
+    plugins.refuse(os.environ)
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
         raise UsageError(
             "accelerate launch was asked for several processes but starts one alone: `--cpu` and MULTI_CPU need MPI. "
