@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 from train.choices import MODES, ON_CORRUPT, SERVICES
 from train.command_line import Parser, one_of
+from train.options import RANK_TIMEOUT_S
 
 
 def parser(description: str, recipes: Sequence[str]) -> Parser:
@@ -98,6 +99,13 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
         metavar="N",
         help="processes that read for each rank, --threads readers in each; 0: threads of the rank (the default). "
         "For a GPU that waits for its data: 2, with 6 threads each",
+    )
+    flags.add_argument(
+        "--rank-timeout",
+        type=float,
+        default=RANK_TIMEOUT_S,
+        metavar="SECONDS",
+        help="how long ranks wait for one that is silent; then they end, for the launcher to start all again (600)",
     )
     return flags
 

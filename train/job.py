@@ -39,15 +39,17 @@ def fit(recipe: Run, options: Options, *, objective: Callable[[], Objective]) ->
         objective: builds it; first weights come from torch's global generator.
 
     Raises:
+        ranks.Lost: another rank is gone; on those that are left.
         PretrainError: on every rank if on any.
     """
     if plugins.take_fsdp(os.environ):
         options = replace(options, shard=True)
-    accelerator = ranks.start(recipe.precision)
-    try:
-        _fit(recipe, options, accelerator, objective)
-    finally:
-        ranks.finish(accelerator)
+    with ranks.losing(options.rank_timeout):
+        accelerator = ranks.start(recipe.precision, timeout_s=options.rank_timeout)
+        try:
+            _fit(recipe, options, accelerator, objective)
+        finally:
+            ranks.finish(accelerator)
 
 
 def _fit(recipe: Run, options: Options, accelerator: Accelerator, objective: Callable[[], Objective]) -> None:

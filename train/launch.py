@@ -12,6 +12,7 @@ from train.command_line import INTERRUPTED
 from train.job import fit
 from train.objective import Objective
 from train.options import Options
+from train.ranks import Lost
 from train.recipes.run import narrowed, override
 from train.stop import Stopped
 from train.stream.where import where
@@ -48,8 +49,11 @@ def launch(asked: Namespace, recipes: Mapping[str, Callable[[], R]], objective: 
 
 
 def explain(error: PretrainError, *, rank: int) -> int:
-    """Print the one message of a failed run, on rank 0, and return the exit code."""
-    if rank == 0:
+    """Print the one message of a failed run, and return the exit code.
+
+    Rank 0 speaks for all, but not for those that lost it.
+    """
+    if rank == 0 or isinstance(error, Lost):
         sys.stderr.write(f"{'stopped' if isinstance(error, Stopped) else 'error'}: {error}\n")
     return error.exit_code
 

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from pipeline.errors import UsageError
 from train.choices import OnCorrupt
 
+RANK_TIMEOUT_S = 600.0
+"""Seconds that ranks wait for each other by default: longer than a rank that reads tries a store that is away."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
@@ -50,6 +53,8 @@ class Options:
     """Steps. The model is probed on the validation split every so many, and at the end; None: never."""
     probe_samples: int = 2048
     """Samples of a split that probes look at, at most."""
+    rank_timeout: float = RANK_TIMEOUT_S
+    """Seconds that a rank waits for the others before it takes them for lost."""
     log: Sequence[str] = ()
     """Services that curves and pictures also go to, of `loggers.SERVICES`."""
 
@@ -64,5 +69,7 @@ class Options:
             raise UsageError("--shard and --micro-batch do not go together yet: use more ranks, or --recompute.")
         if self.reader_processes < 0:
             raise UsageError(f"--reader-processes {self.reader_processes}: use 0 or more.")
+        if not 1 <= self.rank_timeout < math.inf:
+            raise UsageError(f"--rank-timeout {self.rank_timeout}: use 1 or more seconds.")
         if self.cache_gb is not None and not 0 <= self.cache_gb < math.inf:
             raise UsageError(f"--cache-gb {self.cache_gb}: use 0 or more.")

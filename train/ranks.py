@@ -5,9 +5,13 @@ top of the one message that matters.
 """
 
 import os
+import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from datetime import timedelta
 from functools import lru_cache
 from typing import TypeVar
 
@@ -21,20 +25,32 @@ from torch.distributed.rendezvous import rendezvous
 
 from pipeline.errors import PretrainError, StreamError, UsageError
 from train import plugins
+from train.options import RANK_TIMEOUT_S
 from train.stream.heap import keep_freed_memory
 
 T = TypeVar("T")
 _HALF = 32
 _WATCH_S = 0.2
+_BROKEN = re.compile(r"gloo/transport.*(timed out|timeout|connect|clos|reset|broken pipe|unreachable)", re.IGNORECASE)
+"""gloo's errors of connections, which are plain RuntimeErrors (torch 2.13)."""
 _NEW_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
 """Set to 1, torchrun opens a new store for each restart."""
 
 
-def start(precision: str) -> Accelerator:
+_wait: ContextVar[timedelta] = ContextVar("wait", default=timedelta(seconds=RANK_TIMEOUT_S))
+"""How long this process's groups wait for a rank: a group cannot be asked."""
+
+
+class Lost(PretrainError):
+    """Another rank is silent or gone, and this one cannot go on without it."""
+
+
+def start(precision: str, *, timeout_s: float = RANK_TIMEOUT_S) -> Accelerator:
     """Join the process group that the launcher asked for.
 
     Args:
         precision: `no` or `bf16`, the recipe's choice.
+        timeout_s: how long any exchange waits for a rank that is silent; then it fails.
 
     Raises:
         UsageError: several processes were asked for, but each would train alone; or something that is not done here.
@@ -53,7 +69,7 @@ def start(precision: str) -> Accelerator:
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     # Without `cpu` accelerate forms no process group where there is no GPU: each rank would train alone.
     cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
-    _join_again("gloo" if cpu else "nccl")
+    _join("gloo" if cpu else "nccl", timedelta(seconds=timeout_s))
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
         raise UsageError(
@@ -74,18 +90,26 @@ def finish(accelerator: Accelerator) -> None:
     accelerator.end_training()
 
 
-def _join_again(backend: str) -> None:
-    """Form the group of ranks that torchrun started again, apart from what those before them left in its store.
+def _join(backend: str, timeout: timedelta) -> None:
+    """Form the group of all ranks; those that torchrun started again apart from what those before left in its store.
+
+    Accelerate would form it, but does not pass on 600 s, which it takes for the default (1.15): gloo's is half an hour,
+    for which a run stands still when a machine loses its power.
 
     torchrun's store lives on through its restarts (torch 2.13), and with it the addresses of ranks that are dead: about
     every second restart on a busy machine waited for them for ever. Machines count their restarts apart, so several of
     them need a new store each time, which the launcher's environment asks for.
     """
+    _wait.set(timeout)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if restarts == 0 or os.environ.get(_NEW_STORES) == "1" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+        dist.init_process_group(backend, timeout=timeout)
         return
-    store, rank, world_size = next(rendezvous("env://"))
-    dist.init_process_group(backend, store=PrefixStore(f"restart-{restarts}", store), rank=rank, world_size=world_size)
+    store, rank, world_size = next(rendezvous("env://", timeout=timeout))
+    own = PrefixStore(f"restart-{restarts}", store)
+    dist.init_process_group(backend, store=own, rank=rank, world_size=world_size, timeout=timeout)
 
 
 def on_this_machine() -> int:
@@ -102,6 +126,26 @@ def _leave_with(launcher: int) -> None:
     while os.getppid() == launcher:
         time.sleep(_WATCH_S)
     os._exit(1)
+
+
+@contextmanager
+def losing(timeout_s: float) -> Iterator[None]:
+    """Within, an exchange that fails for want of another rank is a `Lost` with words.
+
+    Raises:
+        Lost: another rank did not answer for `timeout_s`, or its connection broke.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not _BROKEN.search(str(error)) and not isinstance(error, dist.DistNetworkError):
+            raise
+        why = str(error).splitlines()[0].rpartition("] ")[2]
+        raise Lost(
+            f"rank {os.environ.get('RANK')} lost another one: {why}. A process, a machine or the network is gone, or "
+            f"was silent for {timeout_s:g} s (--rank-timeout). A launcher with --max-restarts starts all ranks again; "
+            "otherwise the same command with --resume goes on from the last checkpoint."
+        ) from error
 
 
 def guard(accelerator: Accelerator) -> None:
@@ -183,7 +227,10 @@ def exchange(hashes_B: Tensor, *, damaged: int, failed: bool, stop: bool) -> tup
 @lru_cache(maxsize=1)
 def _hosts() -> dist.ProcessGroup | None:
     """All ranks, reached without their devices."""
-    return None if dist.get_backend() == "gloo" else dist.new_group(backend="gloo")
+    if dist.get_backend() == "gloo":
+        return None
+    group: dist.ProcessGroup = dist.new_group(backend="gloo", timeout=_wait.get())
+    return group
 
 
 def mean(values: Sequence[Tensor]) -> Tensor:

@@ -95,7 +95,7 @@ def test_flags_are_frozen() -> None:
         *("--mode", "--seed", "--init", "--resume", "--checkpoint-every", "--threads", "--compile", "--recompute"),
         *("--cache", "--cache-gb", "--micro-batch", "--keep", "--keep-every"),
         *("--bbox", "--dates", "--max-cloud", "--shard", "--on-corrupt", "--probe-every", "--probe-samples", "--ema"),
-        *("--log", "--reader-processes", "--dry-run"),
+        *("--log", "--reader-processes", "--dry-run", "--rank-timeout"),
     }
     assert all(action.help for action in parser._actions)
 
@@ -111,5 +111,5 @@ def test_no_module_of_train_shadows_the_standard_library() -> None:
 def test_launch_files_start_as_many_processes_as_they_say(path: Path) -> None:
     config = yaml.safe_load(path.read_text())
     assert config["use_cpu"] == path.stem.startswith("cpu")
-    assert (config["num_processes"] > 1) == (config["distributed_type"] == "MULTI_GPU")
+    assert (config["num_processes"] > 1) == (config["distributed_type"] in {"MULTI_GPU", "FSDP"})
     assert config["mixed_precision"] == "no"
