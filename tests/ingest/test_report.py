@@ -15,11 +15,13 @@ import rasterio
 from typer.testing import CliRunner
 
 from ingest.build import build
-from ingest.care.report import drawing, page, pictures, png, report
+from ingest.care.report import page, report
+from ingest.care.report.pictures import strips
 from ingest.cli import app
 from ingest.request import Request
 from pipeline.bands import S2_NAMES
 from pipeline.errors import ContractError, UsageError
+from pipeline.page import drawing, pictures, png
 from pipeline.sample import StackSample
 from pipeline.store import Store
 
@@ -128,9 +130,9 @@ def test_colours() -> None:
 
 
 def test_dates_lie_beside_each_other(make_stack: Callable[..., StackSample]) -> None:
-    with_radar = pictures.strips(make_stack(3, size=8), S2_NAMES)
+    with_radar = strips(make_stack(3, size=8), S2_NAMES)
     assert [one.shape for one in with_radar] == [(8, 28, 3)] * 2
-    assert [one.shape for one in pictures.strips(make_stack(3, size=8, s1=False), S2_NAMES)] == [(8, 28, 3)]
+    assert [one.shape for one in strips(make_stack(3, size=8, s1=False), S2_NAMES)] == [(8, 28, 3)]
 
 
 def test_north_is_up_and_the_best_is_on_top() -> None:

@@ -12,10 +12,12 @@ from typing import TypeVar
 import pyarrow.parquet as pq
 
 from ingest import chips
-from ingest.care.report import page, pictures, png
+from ingest.care.report import page, pictures
 from ingest.care.samples import DataSet, Row, open_set
 from pipeline import manifest
 from pipeline.errors import ContractError, redact
+from pipeline.page import png
+from pipeline.page.document import document
 from pipeline.sample import Sample
 from pipeline.store import Store
 
@@ -52,7 +54,7 @@ def report(store: Store, *, sheets: int, samples: int) -> str:
         ("Pixels of the training samples", page.statistics(manifest.load_stats(store))),
         ("Pictures", _pictures(data, sheets=sheets, samples=samples)),
     ]
-    return page.document(f"Data set {redact(store.url)}", sections)
+    return document(f"Data set {redact(store.url)}", sections)
 
 
 def write(store: Store, target: str, *, sheets: int, samples: int) -> str:

@@ -1,4 +1,4 @@
-"""The page: sections of HTML that need nothing beside themselves. Every text of the data set is escaped."""
+"""The sections of the page, as HTML. Every text of the data set is escaped."""
 
 from collections.abc import Sequence
 from html import escape
@@ -6,31 +6,10 @@ from typing import Any
 
 import shapely
 
-from ingest.care.report.drawing import COLOURS, bars, cell_map, histogram, legend, table
 from pipeline.manifest import Manifest, Stats
+from pipeline.page.document import Number, table
+from pipeline.page.drawing import COLOURS, bars, cell_map, histogram, legend
 from pipeline.stats import BandStats
-
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 900px; margin: 2em auto; padding: 0 1em; color: #111; background: #fff }
-h1 { font-size: 1.6em } h2 { margin-top: 2em; border-bottom: 1px solid #ddd } h3 { margin: 1.5em 0 .3em; font-size: 1em }
-table { border-collapse: collapse; margin: .5em 0 } th, td { padding: .15em .8em .15em 0; text-align: left; vertical-align: top }
-th { border-bottom: 1px solid #999; font-weight: 600 } .n { text-align: right; font-variant-numeric: tabular-nums }
-svg { max-width: 100%; height: auto } svg text { font-size: 11px; fill: #333 }
-i { display: inline-block; width: .8em; height: .8em; margin-left: 1em }
-.grid { display: flex; flex-wrap: wrap; gap: 1.2em } .band { width: 200px } .band p, figcaption { margin: 0; font-size: 12px; color: #333 }
-figure { margin: 0; max-width: 100%; overflow-wrap: anywhere } figure.pair { width: 266px }
-figure img { image-rendering: pixelated; display: block; margin-bottom: 3px; max-width: 100% }
-figure.pair div { display: flex; gap: 4px } figure.pair img { width: 131px; height: 131px }
-"""  # noqa: E501
-
-
-def document(title: str, sections: Sequence[tuple[str, str]]) -> str:
-    """A page of sections: heading and HTML of each."""
-    body = "".join(f"<h2>{escape(name)}</h2>{html}" for name, html in sections)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">'
-        f"<title>{escape(title)}</title><style>{_STYLE}</style><h1>{escape(title)}</h1>{body}</html>"
-    )
 
 
 def facts(known: Manifest) -> str:
@@ -99,18 +78,8 @@ def _bands(stats: BandStats, unit: str) -> str:
         for band, counts in zip(stats.bands, stats.histogram, strict=True)
     )
     columns = zip(stats.bands, stats.count, stats.mean, stats.std, stats.minimum, stats.maximum, strict=True)
-    rows = [(band, _Number(f"{n:,}"), *(_Number(f"{value:.2f}") for value in values)) for band, n, *values in columns]
+    rows = [(band, Number(f"{n:,}"), *(Number(f"{value:.2f}") for value in values)) for band, n, *values in columns]
     return f'<div class="grid">{pictures}</div>' + table(("band", "pixels", "mean", "std", "min", "max"), rows)
-
-
-class _Number:
-    """A number that was written out: it stands to the right all the same."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-
-    def __str__(self) -> str:
-        return self._text
 
 
 def sheet(shard: str, figures: Sequence[str]) -> str:
@@ -120,7 +89,8 @@ def sheet(shard: str, figures: Sequence[str]) -> str:
 
 def figure(addresses: Sequence[str], caption: Sequence[str], *, is_pair: bool) -> str:
     """A sample's pictures with what is known of it."""
-    pictures = "".join(f'<img src="{one}" alt="">' for one in addresses)
+    named = zip(addresses, ("Sentinel-2", "Sentinel-1"), strict=False)
+    pictures = "".join(f'<img src="{one}" alt="{name}">' for one, name in named)
     said = "<br>".join(escape(line) for line in caption)
     kind = ' class="pair"' if is_pair else ""
     return f"<figure{kind}><div>{pictures}</div><figcaption>{said}</figcaption></figure>"

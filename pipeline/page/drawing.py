@@ -1,4 +1,4 @@
-"""Numbers → inline SVG: a map of cells, and bars."""
+"""Numbers → inline SVG: a map of cells, and bars. Colours follow the page's light or dark style."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -29,18 +29,18 @@ def cell_map(cells: Sequence[tuple[Box, str, str]]) -> str:
     height = min(_HEIGHT, (north - south) * scale + 2 * _EDGE + 16)
     shift = _EDGE + max(0.0, (_WIDTH - 2 * _EDGE - (east - west) * squeeze * scale) / 2)
     order = ("left out", "rejected", "val", "train")
-    parts = [f'<rect width="{_WIDTH:.0f}" height="{height:.0f}" fill="#f4f6f8" stroke="#d1d5db"/>']
+    parts = [f'<rect width="{_WIDTH:.0f}" height="{height:.0f}" fill="var(--card)" stroke="var(--line)"/>']
     for (w, s, e, n), became, title in sorted(cells, key=lambda cell: order.index(cell[1])):
         wide, high = max((e - w) * squeeze * scale, _SMALLEST), max((n - s) * scale, _SMALLEST)
         x = shift + ((w + e) / 2 - west) * squeeze * scale - wide / 2
         y = _EDGE + (north - (n + s) / 2) * scale - high / 2
         parts.append(
             f'<rect x="{x:.1f}" y="{y:.1f}" width="{wide:.1f}" height="{high:.1f}" fill="{COLOURS[became]}" '
-            f'fill-opacity=".75" stroke="#fff" stroke-width=".5"><title>{escape(title)}</title></rect>'
+            f'fill-opacity=".8" stroke="var(--paper)" stroke-width=".5"><title>{escape(title)}</title></rect>'
         )
     label = f"{west:.3f} to {east:.3f} degrees east, {south:.3f} to {north:.3f} north"
     parts.append(f'<text x="{_WIDTH / 2}" y="{height - 4:.0f}" text-anchor="middle">{label}</text>')
-    return _svg(_WIDTH, height, parts)
+    return svg(_WIDTH, height, parts, said=f"Map of {len(cells)} cells: {label}")
 
 
 def bars(counts: Sequence[float], ends: tuple[float, float], unit: str, *, size: tuple[float, float]) -> str:
@@ -50,13 +50,13 @@ def bars(counts: Sequence[float], ends: tuple[float, float], unit: str, *, size:
     step = width / max(len(counts), 1)
     parts = [
         f'<rect x="{i * step:.2f}" y="{height - height * count / tallest:.2f}" width="{max(step - 0.6, 0.4):.2f}" '
-        f'height="{height * count / tallest:.2f}" fill="#4b5563"><title>{count:,.0f}</title></rect>'
+        f'height="{height * count / tallest:.2f}" fill="var(--c7)"><title>{count:,.0f}</title></rect>'
         for i, count in enumerate(counts)
     ]
-    parts.append(f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="#111"/>')
+    parts.append(f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="var(--soft)"/>')
     parts.append(f'<text x="0" y="{height + 13}">{ends[0]:g}</text>')
     parts.append(f'<text x="{width}" y="{height + 13}" text-anchor="end">{ends[1]:g} {escape(unit)}</text>')
-    return _svg(width, height + 17, parts)
+    return svg(width, height + 17, parts, said=f"Histogram from {ends[0]:g} to {ends[1]:g} {unit}")
 
 
 def histogram(values: Sequence[float], unit: str, *, bins: int = 24) -> str:
@@ -71,27 +71,15 @@ def histogram(values: Sequence[float], unit: str, *, bins: int = 24) -> str:
     return bars(counts.tolist(), ends, unit, size=(400, 110)) + said
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """An HTML table; numbers stand to the right."""
-    cells = "".join(
-        "<tr>"
-        + "".join(f"<td{'' if isinstance(one, str) else ' class=n'}>{escape(str(one))}</td>" for one in row)
-        + "</tr>"
-        for row in rows
-    )
-    numeric = ["" if not rows or isinstance(one, str) else " class=n" for one in (rows[0] if rows else head)]
-    named = "".join(f"<th{kind}>{escape(one)}</th>" for one, kind in zip(head, numeric, strict=False))
-    return f"<table>{f'<tr>{named}</tr>' if head else ''}{cells}</table>"
-
-
 def legend(colours: Mapping[str, str]) -> str:
-    """What the colours of the map mean."""
-    return "<p>" + " ".join(f'<i style="background:{colour}"></i> {name}' for name, colour in colours.items()) + "</p>"
+    """What colours mean."""
+    dots = (f'<i class="dot" style="background:{colour}"></i>{escape(name)}' for name, colour in colours.items())
+    return f"<p>{' '.join(dots)}</p>"
 
 
-def _svg(width: float, height: float, parts: Sequence[str]) -> str:
+def svg(width: float, height: float, parts: Sequence[str], *, said: str) -> str:
+    """A drawing of some width and height; `said` is what it shows, for those who cannot see it."""
     return (
-        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" role="img">'
-        + "".join(parts)
-        + "</svg>"
+        f'<svg viewBox="0 0 {width:.0f} {height:.0f}" width="{width:.0f}" height="{height:.0f}" '
+        f'role="img" aria-label="{escape(said)}">' + "".join(parts) + "</svg>"
     )
