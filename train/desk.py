@@ -92,7 +92,7 @@ def writer_of(job: Job) -> Writer | None:
     """Rank 0 writes for all."""
     if not job.accelerator.is_main_process:
         return None
-    fence, options = claim(job.out, job.reporter.say), job.options
+    fence, options = claim(job.out, job.reporter.say, first_step=job.first_step), job.options
     keep = Keep(newest=options.keep, every=options.keep_every)
     return Writer(
         meter=Meter(job.out, resumed_step=job.first_step, say=job.reporter.say, services=_services(job)),

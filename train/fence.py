@@ -38,13 +38,18 @@ class Fence:
             )
 
 
-def claim(store: Store, say: Callable[[str], None]) -> Fence:
+def claim(store: Store, say: Callable[[str], None], *, first_step: int = 0) -> Fence:
     """The right to write into `store`, which earlier attempts lose by it.
+
+    Args:
+        store: the run's folder.
+        say: told where attempts at the same time are not noticed.
+        first_step: steps done when the attempt begins; kept for people.
 
     Raises:
         SourceError: the store kept failing.
     """
-    about = record.dumps({"host": platform.node(), "process": os.getpid()})
+    about = record.dumps({"host": platform.node(), "process": os.getpid(), "first_step": first_step})
     if not store.creates_once(f"{FOLDER}/probe-{uuid4().hex}"):
         say(
             f"{store.url} cannot create a file only once: two runs that write into it at the same time are noticed "

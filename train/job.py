@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from pipeline import record
-from train import flops, loop, plugins, ranks, resume
+from train import flops, loop, plugins, ranks, resume, revision
 from train.checkpoint import Checkpoint
 from train.desk import Desk, quarantine_of, versions, writer_of
 from train.ema import Ema
@@ -87,6 +87,7 @@ def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
     job.reporter.facts({**where, **facts})
     written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
+    written["revision"] = revision.of_checkout()
     written["normalisation"] = record.to_json(stretches(job.samples, job.recipe.stream))
     if job.accelerator.is_main_process and job.first_step == 0 and not job.options.dry_run:
         job.out.publish(resume.RUN_NAME, record.dumps(written))

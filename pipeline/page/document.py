@@ -26,7 +26,7 @@ svg { display: block; max-width: 100%; height: auto } svg text { font-size: 11px
 i.dot { display: inline-block; width: .75em; height: .75em; margin: 0 .35em 0 1em; border-radius: 2px } i.dot:first-child { margin-left: 0 }
 .grid { display: flex; flex-wrap: wrap; gap: 1.2em 1.6em } .grid > * { min-width: 0 } .band { width: 200px } .band h3 { margin: .2em 0 }
 figure { margin: 0; max-width: 100%; overflow-wrap: anywhere } figcaption, .band p { margin: .2em 0 0; font-size: 13px; color: var(--soft) }
-img { display: block; max-width: 100%; image-rendering: pixelated }
+img { display: block; max-width: 100%; height: auto; image-rendering: pixelated }
 figure.pair { width: 266px } figure.pair div { display: flex; gap: 4px } figure.pair img { width: 131px; height: 131px }
 nav { margin: 1em 0; font-size: 14px } nav a { margin-right: 1.1em; display: inline-block }
 @media print { :root { --ink: #000; --soft: #444; --line: #bbb; --paper: #fff; --card: #f5f5f5; --c0: #2f6db5; --c1: #c8561c; --c2: #23824f }
