@@ -7,14 +7,13 @@ import json
 import re
 import tomllib
 from functools import cache
-from typing import Any
 
 import jsonschema
 import pytest
 import yaml
 from infra.manifests import OVERLAYS, ROOT, Document
 
-from infra import manifests
+from infra import commands, manifests
 from pipeline.errors import PretrainError
 
 kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs the dev extra")
@@ -126,43 +125,7 @@ def test_containers_are_images_of_ours_that_say_what_they_take(overlay: str) -> 
 def test_commands_and_flags_are_those_of_the_command_lines(overlay: str) -> None:
     given = {"MACHINE_RANK": "0", "DASK_WORKER_NAME": "worker-0"}
     for container in [one for pod in _pods(overlay) for one in manifests.containers(pod)]:
-        _parse(manifests.command(container, manifests.environment(overlay, container, given)))
-
-
-def _parse(words: list[str]) -> None:
-    """Give a command to the parser that it would meet; an unknown flag or choice ends in an exception."""
-    match words:
-        case ["ingest", name, *rest]:
-            from ingest.cli import app
-
-            _click(pytest.importorskip("typer").main.get_command(app).commands[name], rest)
-        case ["dask", "scheduler" | "worker" as name, *rest]:
-            from distributed.cli import dask_scheduler, dask_worker
-
-            _click({"scheduler": dask_scheduler, "worker": dask_worker}[name].main, rest)
-        case ["python", "infra/accelerate/launch.py", *rest]:
-            from accelerate.commands.launch import launch_command_parser
-
-            asked = launch_command_parser().parse_args(rest)
-            assert (ROOT / asked.config_file).exists()
-            _parse(["python", asked.training_script, *asked.training_script_args])
-        case ["python", "train/croma.py", *rest]:
-            from train import flags
-            from train.recipes.croma import RECIPES
-
-            flags.parse("", RECIPES, rest)
-        case ["python", "train/itr.py", *rest]:
-            from train import itr
-            from train.grouprec import command
-
-            command._check(itr.parser().parse_args(rest))
-        case _:
-            pytest.fail(f"no parser is known for {words}")
-
-
-def _click(command: Any, words: list[str]) -> None:
-    with command.make_context(command.name, list(words)):
-        pass
+        commands.parse(manifests.command(container, manifests.environment(overlay, container, given)))
 
 
 @pytest.mark.parametrize("overlay", TRAINING)
