@@ -12,8 +12,10 @@ FROM ${PYTHON} AS base
 RUN apt-get update \
  && apt-get install -y --no-install-recommends tini \
  && rm -rf /var/lib/apt/lists/* \
- && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin app
-# Nothing is written outside /tmp and what is mounted: the root file system may be read-only.
+ && useradd --uid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin app \
+ && install --directory --owner app --group app /data /runs
+# Nothing is written outside /tmp and what is mounted: the root file system may be read-only. A new volume on /data or
+# /runs takes their owner.
 ENV PATH=/opt/venv/bin:$PATH \
     PYTHONSAFEPATH=1 PYTHONPATH=/app PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     HOME=/tmp DASK_TEMPORARY_DIRECTORY=/tmp/dask

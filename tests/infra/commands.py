@@ -34,7 +34,9 @@ def parse(words: list[str]) -> None:
             from train import itr
             from train.grouprec import command
 
-            command._check(itr.parser().parse_args(rest))
+            asked = itr.parser().parse_args(rest)
+            command._check(asked)
+            assert command._modes(asked)
         case _:
             pytest.fail(f"no parser is known for {words}")
 
