@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 ROOT = Path(__file__).parents[2]
 
@@ -14,7 +15,7 @@ def parse(words: list[str]) -> None:
         case ["ingest", name, *rest]:
             from ingest.cli import app
 
-            _click(pytest.importorskip("typer").main.get_command(app).commands[name], rest)
+            _click(typer.main.get_command(app).commands[name], rest)
         case ["dask", "scheduler" | "worker" as name, *rest]:
             from distributed.cli import dask_scheduler, dask_worker
 

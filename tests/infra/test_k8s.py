@@ -9,6 +9,7 @@ import tomllib
 from functools import cache
 
 import jsonschema
+import kubernetes_validate
 import pytest
 import yaml
 from infra.manifests import OVERLAYS, ROOT, Document
@@ -16,7 +17,6 @@ from infra.manifests import OVERLAYS, ROOT, Document
 from infra import commands, manifests
 from pipeline.errors import PretrainError
 
-kubernetes_validate = pytest.importorskip("kubernetes_validate", reason="needs the dev extra")
 SCHEMAS = ROOT / "tests" / "infra" / "schemas"
 OLDEST, NEWEST = "1.31", "1.37"
 """Of Kubernetes. podFailurePolicy is there for good from 1.31 on."""

@@ -6,16 +6,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 import harness
 import pytest
 
-pytestmark = [
-    pytest.mark.train,
-    pytest.mark.skipif(find_spec("accelerate") is None, reason="needs the train extra"),
-]
 LAUNCH = (sys.executable, "infra/accelerate/launch.py", "--config_file", "infra/accelerate/cpu-two-ranks.yaml")
 RANK = """
 import os, signal, sys, time
