@@ -22,12 +22,17 @@ Document = dict[str, Any]
 @cache
 def render(overlay: str) -> tuple[Document, ...]:
     """The documents of a folder below infra/k8s; skips where there is no kubectl."""
+    return kustomize(K8S / overlay)
+
+
+def kustomize(folder: Path) -> tuple[Document, ...]:
+    """The documents of any folder."""
     if shutil.which("kubectl") is None:
         reason = "kubectl is not installed: run .ci/install-packages (kubernetes-client)"
         pytest.fail(f"{reason}; REQUIRE_REAL=1 asks for it") if os.environ.get("REQUIRE_REAL") == "1" else None
         pytest.skip(reason)
     done = subprocess.run(
-        ["kubectl", "kustomize", str(K8S / overlay)], capture_output=True, text=True, timeout=60, check=False
+        ["kubectl", "kustomize", str(folder)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     return tuple(yaml.safe_load_all(done.stdout))

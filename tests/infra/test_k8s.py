@@ -5,8 +5,10 @@ There is no cluster here: `kubectl kustomize` renders, published schemas and pla
 
 import json
 import re
+import shutil
 import tomllib
 from functools import cache
+from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
@@ -271,6 +273,22 @@ def test_the_cache_of_shards_fits_into_its_volume() -> None:
         room = int(sizes["tmp"].removesuffix("Gi"))
         assert float(_flag(container, "--cache-gb")) < 0.8 * room * 1.024**3
         assert room <= int(container["resources"]["limits"]["ephemeral-storage"].removesuffix("Gi"))
+
+
+@pytest.mark.parametrize("overlay", ["gpu", "trainjob", "dask-operator"])
+def test_the_readmes_overlay_of_ones_own_changes_images_and_settings(overlay: str, tmp_path: Path) -> None:
+    shutil.copytree(manifests.K8S, tmp_path / "sentinel-pretrain" / "infra" / "k8s")
+    example = re.search(r"```yaml\n(.*?)```", (ROOT / "infra" / "README.md").read_text(), re.DOTALL)
+    assert example is not None
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "kustomization.yaml").write_text(example[1].replace("overlays/gpu", f"overlays/{overlay}"))
+    documents = manifests.kustomize(tmp_path / "mine")
+    found = [one for document in documents for pod in manifests.pods(document) for one in manifests.containers(pod)]
+    assert {one["image"].split("/")[0] for one in found} == {"registry.example"}
+    (settings,) = [
+        one["data"] for one in documents if one["kind"] == "ConfigMap" and one["metadata"]["name"] == "settings"
+    ]
+    assert (settings["DATA"], settings["CATALOG"]) == ("s3://mine/shards", "planetary-computer")
 
 
 def test_the_kustomizations_are_for_old_kubectl_too() -> None:
