@@ -1,9 +1,12 @@
 """The machines that other tests run on: they see each other by name, are cut off and come back, and leave nothing."""
 
+import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from cluster import namespaces
@@ -80,3 +83,27 @@ def test_nothing_is_left_after_a_failure() -> None:
         _ = 1 / 0
     assert sleeper.wait(timeout=10) == -signal.SIGKILL
     assert f"test-{os.getpid()}-" not in subprocess.check_output(["ip", "netns"], text=True)
+
+
+KILLED = """
+from cluster.namespaces import joined
+with joined(["a"]) as network:
+    print(network["a"].namespace, network["a"].start("sleep", "600").pid, flush=True)
+    input()
+"""
+
+
+def test_the_machines_of_a_killed_test_are_gone_once_others_are_made() -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", KILLED], env=environment, **pipes) as test:
+        namespace, process = test.stdout.readline().split()
+        test.kill()
+    assert Path("/run/netns", namespace).exists()
+    with joined(["b"]):
+        assert not Path("/run/netns", namespace).exists()
+        end_s = time.monotonic() + 20
+        with contextlib.suppress(FileNotFoundError):
+            while Path(f"/proc/{process}/cmdline").read_bytes():  # empty as soon as it is dead
+                assert time.monotonic() < end_s, "what ran on it still does"
+                time.sleep(0.02)
