@@ -31,7 +31,8 @@ def samples(data: Path, split: str) -> Iterator[dict[str, Any]]:
     """Samples of a data set that was written with `--codec b2`, the default, in shard order."""
     manifest = json.loads((data / "manifest.json").read_text())
     urls = [str(data / shard["path"]) for shard in manifest["shards"] if shard["split"] == split]
-    yield from webdataset.WebDataset(urls, shardshuffle=False).decode(decoder(manifest))
+    if urls:
+        yield from webdataset.WebDataset(urls, shardshuffle=False).decode(decoder(manifest))
 
 
 def main() -> None:
