@@ -8,6 +8,7 @@ joined: where no scene of a pass covers a cell alone, those that cover it togeth
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import numpy as np
 import shapely
@@ -96,12 +97,12 @@ def duplicates(scenes: Sequence[Scene]) -> Mapping[str, str]:
 
 def join(scenes: Sequence[Scene], cell: Cell, outline: BaseGeometry) -> Scene | None:
     """The scene with the most of a cell, and those of its grid that fill the rest; None where they leave a gap."""
-    sizes = {scene.scene_id: shapely.intersection(scene.footprint, outline).area for scene in scenes}
+    sizes = {scene.scene_id: shapely.intersection(_ground(scene), outline).area for scene in scenes}
     first, *others = sorted(scenes, key=lambda scene: (is_warped(scene, cell), -sizes[scene.scene_id], scene.scene_id))
     fills: list[Scene] = []
-    union = first.footprint
+    union = _ground(first)
     for scene in others:
-        wider = shapely.union(union, scene.footprint)
+        wider = shapely.union(union, _ground(scene))
         if _is_same_grid(first, scene) and shapely.intersection(wider, outline).area > union.intersection(outline).area:
             fills.append(scene)
             union = wider
@@ -121,15 +122,25 @@ def preference(scene: Scene, cell: Cell) -> tuple[bool, int, int, str]:
     return is_warped(scene, cell), -major, -minor, scene.scene_id
 
 
+def _ground(scene: Scene) -> BaseGeometry:
+    """The scene's footprint, read from its text once for all cells."""
+    return _parsed(scene.footprint_wkt)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(wkt: str) -> BaseGeometry:
+    return shapely.from_wkt(wkt)
+
+
 def _touching(outlines: NDArray[np.object_], scenes: Sequence[Scene]) -> list[tuple[list[Scene], list[Scene]]]:
     """For each outline the scenes that cover it, and those that cover a part of it, both in the scenes' order."""
     found: list[tuple[list[Scene], list[Scene]]] = [([], []) for _ in outlines]
     tree = shapely.STRtree(outlines)
     for scene in scenes:
-        whole = set(tree.query(scene.footprint, predicate="covers").tolist())
+        whole = set(tree.query(_ground(scene), predicate="covers").tolist())
         for i in sorted(whole):
             found[i][0].append(scene)
-        for i in set(tree.query(scene.footprint, predicate="intersects").tolist()) - whole:
+        for i in set(tree.query(_ground(scene), predicate="intersects").tolist()) - whole:
             found[i][1].append(scene)
     return found
 
@@ -167,8 +178,8 @@ def _is_same_strip(one: Scene, other: Scene) -> bool:
         return False
     if one.datastrip and one.datastrip == other.datastrip:
         return True
-    both = shapely.union(one.footprint, other.footprint).area
-    return bool(both) and shapely.intersection(one.footprint, other.footprint).area / both > DUPLICATE_IOU
+    both = shapely.union(_ground(one), _ground(other)).area
+    return bool(both) and shapely.intersection(_ground(one), _ground(other)).area / both > DUPLICATE_IOU
 
 
 def _is_same_grid(one: Scene, other: Scene) -> bool:
