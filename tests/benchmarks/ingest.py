@@ -3,23 +3,22 @@
     python tests/benchmarks/ingest.py                                    # makes .venv-peers-ingest on its first run
     python tests/benchmarks/ingest.py --peers --scenarios sparse random  # ours and the floor alone
     python tests/benchmarks/ingest.py --tables faults --rate 0.05
+    python tests/benchmarks/ingest.py --tables ends                      # whole builds, from search to shards
     python tests/benchmarks/ingest.py --tables plan --chips 1000000
 
 A chip is 264 px of two dates and three bands: six windows. Tables: `costs` of a chip, with a delay of each answer;
-`faults`, what comes through when requests fail; `parts`, how many blocks the units of a full tile decode more than
-once; `plan`, what planning very many chips costs. `floor` decodes each touched block once from local files, by one
-thread, and does nothing else. Nothing here is asserted; processor time is that of the reader alone.
+`ends`, whole builds of pairs from search to shards; `faults`, what comes through when requests fail; `parts`, how many
+blocks the units of a full tile decode more than once; `plan`, what planning very many chips costs. `floor` decodes each
+touched block once from local files, by one thread, and does nothing else. Nothing here is asserted; processor time is
+that of the reader alone, and of whole processes in `ends`.
 """
 
 import argparse
 import contextlib
 import json
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,19 +28,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
 from benchmarks.machine import report
-from benchmarks.peers_ingest import images, parts, plans
+from benchmarks.peers_ingest import ends, images, parts, plans
 from benchmarks.peers_ingest.job import MARK
+from benchmarks.peers_ingest.running import HERE, ask, environment, python, serving
 
-HERE = Path(__file__).parent / "peers_ingest"
 ROOT = Path(__file__).parents[2]
-GDAL = {
-    "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    "GDAL_INGESTED_BYTES_AT_OPEN": "32768",
-    "GDAL_HTTP_MAX_RETRY": "5",
-    "GDAL_HTTP_RETRY_DELAY": "0.5",
-    "GDAL_NUM_THREADS": "1",
-}
-"""Without the first two every reader lists folders and asks twice for a header; without the next two most give up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +86,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=float, default=0.05, help="share of requests that fail, of the table `faults`")
     parser.add_argument("--chips", type=int, default=1_000_000, help="of the table `plan`")
     parser.add_argument("--envs", type=Path, default=ROOT / ".venv-peers-ingest", help="folder of the environments")
+    parser.add_argument("--earth", type=Path, help="folder of the table `ends`' images, made if it is not there")
     parser.add_argument("--temp", type=Path, help="folder for the images")
     parser.add_argument("--json", action="store_true", help="one line a table")
     return parser
@@ -103,7 +95,7 @@ def arguments() -> argparse.ArgumentParser:
 def costs(folder: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """What a chip costs: one row for each reader, scenario and size of blocks."""
     for block in asked.blocks:
-        with serving(folder, block) as (url, items):
+        with imaged(folder, block) as (url, items):
             for scenario in asked.scenarios:
                 told = images.job(scenario, block, folder, items)
                 for name in [*OURS, *asked.peers]:
@@ -130,7 +122,7 @@ def costs_row(runs: list[dict[str, Any]]) -> dict[str, Any]:
 
 def faults(folder: Path, asked: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Who comes through when requests fail, and with which pixels."""
-    with serving(folder, asked.blocks[0]) as (url, items):
+    with imaged(folder, asked.blocks[0]) as (url, items):
         told = images.job("clustered", asked.blocks[0], folder, items)
         for fault in ("503", "429", "cut", "403"):
             for name in ["ours", *asked.peers]:
@@ -144,9 +136,8 @@ def once(name: str, told: Path, url: str, asked: argparse.Namespace, *, faulty: 
     peer = PEERS[name]
     ask(f"{url}/-/set?delay={asked.delay}&{faulty}")
     command = [python(peer.package, asked.envs), str(HERE / peer.script), str(told), peer.way]
-    env = {**os.environ, **GDAL, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     try:
-        done = subprocess.run(command, env=env, text=True, capture_output=True, timeout=900, check=True)
+        done = subprocess.run(command, env=environment(), text=True, capture_output=True, timeout=900, check=True)
         found = json.loads(next(line for line in done.stdout.splitlines() if line.startswith(MARK)).removeprefix(MARK))
     except subprocess.CalledProcessError as error:
         found = {"error": error.stderr.strip().splitlines()[-1][:60], "wall_s": 0.0}
@@ -156,46 +147,14 @@ def once(name: str, told: Path, url: str, asked: argparse.Namespace, *, faulty: 
 
 
 @contextlib.contextmanager
-def serving(folder: Path, block: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+def imaged(folder: Path, block: int) -> Iterator[tuple[str, list[dict[str, Any]]]]:
     """The URL of the images, and their items."""
     images.write(folder, block, "")
-    command = [sys.executable, str(HERE / "server.py"), str(folder)]
-    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE) as server:
-        try:
-            assert server.stdout
-            url = f"http://127.0.0.1:{int(server.stdout.readline())}"
-            yield url, images.write(folder, block, url)
-        finally:
-            server.kill()
+    with serving(folder) as url:
+        yield url, images.write(folder, block, url)
 
 
-def ask(url: str) -> dict[str, Any]:
-    """What the server says."""
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        found: dict[str, Any] = json.load(answer)
-    return found
-
-
-def python(package: str | None, envs: Path) -> str:
-    """The interpreter of a peer's environment, which is made if it is not there.
-
-    The pins are all there is to install: rslearn's own requirements would bring torch, which reading does not need.
-    """
-    if package is None:
-        return sys.executable
-    pins, folder = HERE / f"{package}.txt", envs / package
-    ready = folder / ".pins"
-    if not ready.exists() or ready.read_text() != pins.read_text():
-        uv = [sys.executable, "-m", "uv"] if shutil.which("uv") is None else ["uv"]
-        env = {**os.environ, "UV_FIND_LINKS": os.environ.get("PIP_FIND_LINKS", "")}
-        install = ["pip", "install", "--quiet", "--no-deps", "--python", str(folder), "-r", str(pins)]
-        for command in (["venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], install):
-            subprocess.run([*uv, *command], env=env, check=True, timeout=900)
-        ready.write_text(pins.read_text())
-    return str(folder / "bin" / "python")
-
-
-TABLES = {"costs": costs, "faults": faults, "parts": parts.table, "plan": plans.table}
+TABLES = {"costs": costs, "ends": ends.table, "faults": faults, "parts": parts.table, "plan": plans.table}
 
 if __name__ == "__main__":
     main()

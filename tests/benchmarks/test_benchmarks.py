@@ -96,6 +96,21 @@ def test_readers_of_chips_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: 
 
 
 @pytest.mark.ingest
+def test_whole_builds_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    ingest = pytest.importorskip("benchmarks.ingest")
+    monkeypatch.setattr(ingest.ends, "EARTH", (15.10, 47.90, 15.14, 47.93))
+    monkeypatch.setattr(ingest.ends, "AREA", (15.10, 47.90, 15.14, 47.93))
+    monkeypatch.setattr(ingest.ends, "CELLS", {"all cells": []})
+    monkeypatch.setattr(ingest.ends, "SIZE", 120)
+    monkeypatch.setattr(sys, "argv", ["", "--peers", "--json", "--delay", "0", "--tables", "ends"])
+    ingest.main()
+    (row,) = checked(capsys.readouterr().out)
+    assert (row["builder"], row["as ours"]) == ("ours", "all")
+    assert row["samples"] > 0
+    assert row["requests"] > 15  # bands of a pair, each by its own
+
+
+@pytest.mark.ingest
 def test_planning_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ingest = pytest.importorskip("benchmarks.ingest")
     monkeypatch.setattr(sys, "argv", ["", "--json", "--tables", "plan", "--chips", "500"])

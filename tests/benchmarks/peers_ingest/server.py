@@ -3,7 +3,8 @@
     python server.py FOLDER          # prints its port
 
 `/-/set?delay=0.03&fault=503&rate=0.05` begins anew, `/-/counts` tells. Faults: 503 and 429 (both with Retry-After),
-403, and `cut` (half of the body, then the end). Which requests fail depends on their number alone.
+403, and `cut` (half of the body, then the end). Which requests fail depends on their number alone. `/stac` is a STAC
+API of the items in the folder, which answers at once and is not counted.
 """
 
 import asyncio
@@ -11,6 +12,7 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 GOLDEN = 0x9E3779B1
@@ -23,6 +25,7 @@ class Server:
 
     def __init__(self, folder: Path):
         self.files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*.tif")}
+        self.items = {path.relative_to(folder): json.loads(path.read_text()) for path in folder.glob("*/*/*.json")}
         self.begin({})
 
     def begin(self, query: dict[str, list[str]]) -> None:
@@ -34,15 +37,17 @@ class Server:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection."""
         try:
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                if not await self.answer(head.decode("latin-1"), writer):
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode("latin-1"):
+                size = re.search(r"\r\nContent-Length: *(\d+)", head, re.IGNORECASE)
+                body = await reader.readexactly(int(size[1])) if size else b""
+                if not await self.answer(head, body, writer):
                     break
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
             writer.close()
 
-    async def answer(self, head: str, writer: asyncio.StreamWriter) -> bool:
+    async def answer(self, head: str, body: bytes, writer: asyncio.StreamWriter) -> bool:
         """One request; False where the connection ends with it."""
         method, target, _ = head.split(" ", 2)
         url = urlsplit(target)
@@ -51,6 +56,8 @@ class Server:
                 self.begin(parse_qs(url.query))
             told = {"requests": self.requests, "bytes": self.bytes, "failed": self.failed}
             return await send(writer, 200, json.dumps(told).encode())
+        if url.path.startswith("/stac"):
+            return await send(writer, 200, json.dumps(self.stac(url.path, head, body)).encode())
         self.requests += 1
         fault = self.fault if self.requests * GOLDEN % 2**32 < self.rate * 2**32 else ""
         self.failed += bool(fault)
@@ -60,11 +67,38 @@ class Server:
         data = self.files.get(url.path.lstrip("/"))
         if data is None:
             return await send(writer, 404, b"")
-        status, headers, body = ranged(data, head)
+        status, headers, part = ranged(data, head)
         if method == "HEAD":
-            return await send(writer, status, b"", {**headers, "Content-Length": str(len(body))})
-        self.bytes += len(body)
-        return await send(writer, status, body, headers, cut=fault == "cut")
+            return await send(writer, status, b"", {**headers, "Content-Length": str(len(part))})
+        self.bytes += len(part)
+        return await send(writer, status, part, headers, cut=fault == "cut")
+
+    def stac(self, path: str, head: str, body: bytes) -> dict[str, Any]:
+        """The landing page, or all items of the collections that are asked for, on one page."""
+        host = re.search(r"\r\nHost: *(\S+)", head, re.IGNORECASE)
+        assert host
+        url = f"http://{host[1]}"
+        if path.rstrip("/") == "/stac":
+            post = {"rel": "search", "href": f"{url}/stac/search", "method": "POST", "type": "application/geo+json"}
+            links = [{"rel": rel, "href": f"{url}/stac"} for rel in ("self", "root")]
+            conforms = [f"https://api.stacspec.org/v1.0.0/{name}" for name in ("core", "item-search")]
+            about = {"type": "Catalog", "id": "local", "description": "local", "stac_version": "1.0.0"}
+            return {**about, "conformsTo": conforms, "links": [*links, post]}
+        wanted = json.loads(body)["collections"]
+        found = [placed(item, f"{url}/{where.parent.as_posix()}") for where, item in self.items.items()]
+        return {
+            "type": "FeatureCollection",
+            "features": [one for one in found if one["collection"] in wanted],
+            "links": [],
+        }
+
+
+def placed(item: dict[str, Any], folder: str) -> dict[str, Any]:
+    """An item whose assets lie in a folder."""
+    assets = {
+        key: {**asset, "href": f"{folder}/{asset['href']}".replace("/./", "/")} for key, asset in item["assets"].items()
+    }
+    return {**item, "links": [], "assets": assets}
 
 
 def ranged(data: bytes, head: str) -> tuple[int, dict[str, str], bytes]:
