@@ -155,7 +155,7 @@ def test_the_pods_of_cpu_test_train_together(engine: podman.Podman, ingest: str,
             mounts = ("--volume", f"{tmp_path / index}:/work", "--shm-size=1g", "--user=10001:10001")
             engine.must("run", *how, *podman.LOCKED, *mounts, *env, image, *words)
     for index in ("0", "1"):
-        engine("wait", f"train-{index}", timeout_s=280)
+        engine("wait", f"train-{index}", timeout_s=600)
         assert _exit_code(engine, f"train-{index}") == 0, _said(engine, f"train-{index}")
     assert (tmp_path / "0" / "run" / "step-00000020" / "COMMIT.json").exists()
     assert json.loads((tmp_path / "0" / "run" / "run.json").read_text())["ranks"] == 2
