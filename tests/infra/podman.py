@@ -96,8 +96,9 @@ def running() -> Iterator[Podman]:
                 raise Unusable(f"podman {command[0]} fails on this machine: {tried.stderr.strip()}")
         yield podman
     finally:
-        podman("rm", "--all", "--force", "--time=0")
-        podman("network", "prune", "--force")
+        for command in (("rm", "--all", "--force", "--time=0"), ("network", "prune", "--force")):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                podman(*command)
         _unmount(folder)
         shutil.rmtree(folder)
 
