@@ -27,7 +27,7 @@ console = Console(stderr=True, highlight=False)
 
 
 def main() -> None:
-    """Earth, shards, training, death, resurrection, table."""
+    """Earth, shards, training, death, resurrection, page, table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, nargs="?", default=Path("runs/demo"), help="folder of everything")
     run = parser.parse_args().run
@@ -45,7 +45,7 @@ def main() -> None:
         "--chip-px",
         "120",
         "--val",
-        "15",
+        "30",
         "--seed",
         "1",
         "--out",
@@ -59,6 +59,8 @@ def main() -> None:
     killed = call_and_kill(*train, "--resume", when=lambda: committed(model) >= KILL_AFTER)
     say(4, "resumed from its last checkpoint, to the bit")
     call(*train, "--resume")
+    say(5, "one page about the run: what went in, how it learned, what it paints, what its features are worth")
+    call(BIN / "python", ROOT / "train/report.py", model, "--data", data)
     report(run, time.monotonic() - started_s, killed=killed)
 
 
@@ -134,11 +136,13 @@ def report(run: Path, seconds: float, *, killed: bool) -> None:
         "shards in": run / "data/shards",
         "checkpoint": run / f"croma/step-{committed(run / 'croma'):08d}",
         "curves": run / "croma",
+        "page": run / "croma/report.html",
     }.items():
         table.add_row(name, str(value))
     Console().print(table)
     Console().print(
-        f"next:  .venv/bin/tensorboard --logdir {run}/croma\n"
+        f"next:  open {run}/croma/report.html in a browser\n"
+        f"       .venv/bin/tensorboard --logdir {run}/croma\n"
         f"       .venv/bin/python -c 'import xarray; print(xarray.open_zarr(\"{run}/data/cube.zarr\"))'\n"
         f"       .venv/bin/ingest plan --aoi your.geojson --catalog YOUR_STAC_API --dates 2023-04-01/2023-09-30",
         highlight=False, soft_wrap=True,

@@ -5,6 +5,8 @@ from html import escape
 from statistics import median
 
 from pipeline import record
+from pipeline.page.document import document
+from pipeline.page.drawing import svg
 from pipeline.store import Store
 from train.grouprec import findings, tabulate
 from train.grouprec.intervals import Interval
@@ -13,14 +15,15 @@ from train.grouprec.planted_check import PlantedCheck
 from train.grouprec.tabulate import FIGURES, Line
 
 PAGE_NAME, NUMBERS_NAME = "report.html", "report.json"
-_STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:1100px;margin:2em auto;padding:0 1em;color:#222}
-table{border-collapse:collapse;margin:1em 0}td,th{padding:.2em .7em;border-bottom:1px solid #ddd;text-align:right}
-td:first-child,th:first-child{text-align:left}small{color:#777}svg{background:#f7f7f7}li{margin:.3em 0}
-figure{display:inline-block;margin:.5em;width:330px;vertical-align:top}"""
+_STYLE = """
+td, th { text-align: right; white-space: nowrap } td:first-child, th:first-child { text-align: left } li { margin: .3em 0; max-width: 46em }
+.curves { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(300px, 100%), 1fr)); gap: 1em }
+.curves svg { background: var(--card); border-radius: 6px; width: 100% }
+"""  # noqa: E501
 _WIDTH, _HEIGHT = 320, 110
 _CURVES = (
-    "Red: loss. Blue: validation NDCG@10. Each fills the picture with its own range: only shapes compare. Dashed: the "
-    "epoch that was kept. A run that was resumed shows the epochs behind its last start."
+    "Orange: loss. Blue: validation NDCG@10. Each fills the picture with its own range: only shapes compare. Dashed: "
+    "the epoch that was kept. A run that was resumed shows the epochs behind its last start."
 )
 _EXPLAINED = (
     "Expected over a random order of ties, with intervals of 95 % over seeds; below in grey as a published evaluator "
@@ -46,31 +49,30 @@ def page(outcomes: Sequence[Outcome], checks: Sequence[PlantedCheck], defects: S
     """The page."""
     lines = tabulate.lines(outcomes)
     name = outcomes[0].data if outcomes else "no data"
-    parts = [
-        f"<h1>Group recommendation without labels: {escape(name)}</h1>",
-        f"<h2>Figures</h2><p>{_EXPLAINED}</p>",
-        *(_figures(group) for group in _protocols(lines)),
-        "<h2>What it says</h2>",
-        _list(findings.best(lines) + findings.worth(lines) or ["Nothing was compared."]),
-        "<h2>What explains the gap</h2>",
-        _list(
-            findings.gaps(lines)
-            or ["Ties move no NDCG@5 by more than 0.01: the published order and a random one agree."]
+    sections = [
+        ("Figures", f"<p>{_EXPLAINED}</p>" + "".join(_figures(group) for group in _protocols(lines))),
+        (
+            "What it says",
+            _list(findings.best(lines) + findings.worth(lines) or ["Nothing was compared."]),
         ),
-        "<h2>Defects of the data</h2>",
-        _list(defects or ["None was found."]),
-        "<h2>Pseudo-groups</h2>",
-        _groups(outcomes),
-        "<h2>Planted groups: does the identifier find them?</h2>",
-        _planted(checks),
-        f"<h2>Convergence</h2><p>{_CURVES}</p>",
-        *(_convergence(one) for one in outcomes if one.epochs),
-        "<h2>Time and memory</h2>",
-        _cost(outcomes),
+        (
+            "What explains the gap",
+            _list(
+                findings.gaps(lines)
+                or ["Ties move no NDCG@5 by more than 0.01: the published order and a random one agree."]
+            ),
+        ),
+        ("Defects of the data", _list(defects or ["None was found."])),
+        ("Pseudo-groups", _groups(outcomes)),
+        ("Planted groups: does the identifier find them?", _planted(checks)),
+        ("Convergence", f"<p>{_CURVES}</p>{_curves(outcomes)}"),
+        ("Time and memory", _cost(outcomes)),
     ]
-    body = "\n".join(parts)
-    head = f'<meta charset="utf-8"><title>{escape(name)}</title><style>{_STYLE}</style>'
-    return f'<!doctype html><html lang="en">{head}\n{body}\n</html>\n'
+    return document(f"Group recommendation without labels: {name}", sections, style=_STYLE)
+
+
+def _curves(outcomes: Sequence[Outcome]) -> str:
+    return f'<div class="curves">{"".join(_convergence(one) for one in outcomes if one.epochs)}</div>'
 
 
 def _protocols(lines: Sequence[Line]) -> list[list[Line]]:
@@ -135,13 +137,13 @@ def _convergence(one: Outcome) -> str:
     held = [(report.epoch, report.validation) for report in one.epochs if report.validation is not None]
     values = [value for _, value in held]
     kept = _WIDTH * one.kept_epoch / losses[-1][0]
-    mark = f'<path d="M{kept:.1f} 0V{_HEIGHT}" stroke="#999" stroke-dasharray="3"/>' if held else ""
-    curves = _curve(losses, "#b33") + _curve(held, "#36a") + mark
+    mark = f'<path d="M{kept:.1f} 0V{_HEIGHT}" stroke="var(--soft)" stroke-dasharray="3"/>' if held else ""
+    curves = _curve(losses, "var(--c1)") + _curve(held, "var(--c0)") + mark
     caption = f"{one.method}, seed {one.seed}: loss {losses[0][1]:.3f} to {losses[-1][1]:.3f}" + (
         f", validation NDCG@10 {min(values):.3f} to {max(values):.3f}, epoch {one.kept_epoch} kept" if held else ""
     )
-    svg = f'<svg width="{_WIDTH}" height="{_HEIGHT}" role="img" aria-label="{escape(caption)}">{curves}</svg>'
-    return f"<figure>{svg}<figcaption><small>{escape(caption)}</small></figcaption></figure>"
+    drawn = svg(_WIDTH, _HEIGHT, [curves], said=caption)
+    return f"<figure>{drawn}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def _curve(points: Sequence[tuple[int, float]], color: str) -> str:
@@ -179,4 +181,4 @@ def _list(sentences: Iterable[str]) -> str:
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML already."""
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table>"
+    return f"<div class=scroll><table><tr>{''.join(f'<th>{name}</th>' for name in head)}</tr>{body}</table></div>"

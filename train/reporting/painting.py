@@ -141,13 +141,20 @@ def panels(made: Reconstruction, row: int, bands: Sequence[str], mixed: tuple[st
     if not mixed:
         seen, painted = radar(true), radar(guess)
     elif mixed == TRUE_COLOUR:
-        ends = tails(true)
+        ends = _ends(made, row, at)
         seen, painted = stretched(true, ends), stretched(guess, ends)
     else:
         seen, painted = (
             np.concatenate([stretched(x[None, i], tails(true[None, i])) for i in range(3)], -1) for x in (true, guess)
         )
     return seen, np.where(hidden, np.uint8(GREY), seen), np.where(hidden, painted, seen)
+
+
+def _ends(made: Reconstruction, row: int, at: list[int]) -> tuple[float, float]:
+    """Of one stretch for three bands; a cloud that the model's input clips in all of them is white."""
+    low, high = tails(made.images[row, at].numpy())
+    full = min(high, float(made.images[:, at].amax(dim=(0, 2, 3)).min()))
+    return min(low, full / 2), full
 
 
 def _rows(sensor: str, found: Sequence[Fit]) -> list[tuple[object, ...]]:

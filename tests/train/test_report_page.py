@@ -1,0 +1,557 @@
+"""The page of a run: each section is there or says why not, numbers are those of the rows, and a browser shows it."""
+
+import dataclasses
+import json
+import math
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from html import unescape
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import browser
+import numpy as np
+import pytest
+import tiny_run
+import torch
+from tiny_pairs import write_pairs, write_stacks
+
+from pipeline.bands import S2_NAMES
+from pipeline.errors import UsageError
+from train import flags, report, revision
+from train.meter import read_rows
+from train.models import vit
+from train.models.blocks import CrossAttention, SelfAttention, attend
+from train.models.croma import Croma
+from train.models.positions import alibi_bias, alibi_slopes, grid_yx
+from train.models.satmae_config import SatmaeConfig
+from train.objective import SatmaeObjective
+from train.pictures import Reconstruction
+from train.probes.neighbours import recall
+from train.recipes import croma, satmae
+from train.recipes.run import narrowed, override
+from train.recipes.satmae import SatmaeRun
+from train.reporting import (
+    attention,
+    axes,
+    contact,
+    curves,
+    encoded,
+    fits,
+    learning,
+    painting,
+    projection,
+    repeat,
+    story,
+)
+from train.reporting.folder import open_run
+from train.reporting.intervals import wilson
+from train.stream.config import StreamConfig
+from train.stream.where import where
+
+pytestmark = pytest.mark.train
+SECTIONS = [
+    "What went in",
+    "How it learned",
+    "How fast it went",
+    "What it paints where patches are hidden",
+    "Who is near whom",
+    "The space of features",
+    "How far heads look",
+    "What the features are worth",
+    "How to do it again",
+]
+ONE_MONTH = "training samples are of one class, or no validation sample is of a class that they have."
+"""All training samples of `tiny_pairs` are of June."""
+SHARDS = (("train", 7), ("val", 9), ("train", 18))
+
+
+def page_of(run: str, data: str | None = None) -> str:
+    return story.page(story.Request(run=run, data=data, samples=16))
+
+
+class Tags(HTMLParser):
+    """Tags that are open, attributes that were seen, and the cells of every row."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.rows: list[list[str]] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.rows.append([])
+        if tag == "td":
+            self.rows[-1].append("")
+        if tag not in {"meta", "img"}:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "td":
+            self.rows[-1][-1] += data
+
+
+def shown(page: str) -> str:
+    """What there is to read."""
+    return unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.DOTALL))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Tensors of a few numbers: several threads only wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A CROMA run that died behind step 6, went on, skipped step 8, and looked at its validation split."""
+    folder = tmp_path_factory.mktemp("page")
+    data, out = write_pairs(str(folder / "data"), shards=SHARDS, classes=4), str(folder / "run")
+    asked: dict[str, Any] = {"checkpoint_every": 3, "probe_every": 6}
+    with pytest.raises(tiny_run.Killed):
+        tiny_run.train(data, out, make=lambda: tiny_run.Failing(8), **asked)
+    tiny_run.train(data, out, make=lambda: tiny_run.Failing(2, nans=1), resume=True, **asked)
+    return Path(out)
+
+
+@pytest.fixture(scope="module")
+def html(run: Path) -> str:
+    return page_of(str(run))
+
+
+@pytest.fixture
+def copied(run: Path, tmp_path: Path) -> Path:
+    """The same run, to be changed."""
+    return Path(shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("tensorboard")))
+
+
+def test_every_section_is_there_and_nothing_is_missing(html: str) -> None:
+    assert re.findall(r"<h2>(.*?)</h2>", html) == SECTIONS
+    assert re.findall(r"Not shown: (.*?)</p>", html) == [ONE_MONTH]
+    assert "Parts of this page are missing" not in html
+    tags = Tags(html)
+    assert tags.open == []
+    assert sum(tag == "svg" for tag, _ in tags.seen) > 20
+
+
+def test_it_needs_nothing_beside_itself(html: str) -> None:
+    tags = Tags(html)
+    assert not {"script", "link", "iframe", "object"} & {tag for tag, _ in tags.seen}
+    addresses = [str(value) for _, given in tags.seen for name, value in given.items() if name in {"src", "href"}]
+    assert all(one.startswith(("data:image/png;base64,", "#s")) for one in addresses)
+    assert "url(" not in html
+    assert "http" not in html
+    assert all(given.get("alt") for tag, given in tags.seen if tag == "img")
+    assert all(given.get("aria-label") for tag, given in tags.seen if tag == "svg")
+
+
+def test_the_same_run_gives_the_same_bytes(run: Path, html: str) -> None:
+    assert page_of(str(run)) == html
+
+
+def test_losses_are_those_of_the_rows(run: Path, html: str) -> None:
+    rows = read_rows(open_run(str(run)).store)
+    assert [row["step"] for row in rows] == [*range(1, 13)]
+    table = {row[0]: row[1:] for row in Tags(html).rows if len(row) == 5}
+    for name in ("contrastive", "mae", "mae_optical", "mae_sar"):
+        values = {row["step"]: row["parts"][name] for row in rows if math.isfinite(row["parts"][name])}
+        steps = sorted(values)
+        first, last, least, at = table[name]
+        assert float(first) == pytest.approx(values[steps[0]], abs=1e-4)
+        assert float(last) == pytest.approx(values[steps[-1]], abs=1e-4)
+        assert float(least) == pytest.approx(min(values.values()), abs=1e-4)
+        assert values[int(at)] == min(values.values())
+
+
+def test_what_happened_on_the_way_is_marked(run: Path, html: str) -> None:
+    marks = learning.marks_of(open_run(str(run)))
+    assert marks.resumed == [6]
+    assert marks.skipped == [8]
+    assert html.count("<title>resumed behind step 6</title>") == html.count("<title>step 8 was skipped</title>") > 8
+    assert "resumed behind step 6; 1 steps were not learned from: 8" in shown(html)
+
+
+def test_pace_is_that_of_the_rows(run: Path, html: str) -> None:
+    rates = [row["pace"]["samples_per_s"] for row in read_rows(open_run(str(run)).store)]
+    (row,) = (row for row in Tags(html).rows if row and row[0] == "Throughput, samples/s")
+    wanted = (float(np.median(rates)), min(rates), max(rates))
+    assert [float(cell.replace(",", "")) for cell in row[1:]] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_probes_beside_their_baselines(html: str) -> None:
+    rows = [row for row in Tags(html).rows if len(row) == 5 and row[1] in {"trained", "untrained", "band statistics"}]
+    assert [(row[0], row[1]) for row in rows[:6]] == [
+        (probe, whose) for probe in ("linear", "kNN 20") for whose in ("trained", "untrained", "band statistics")
+    ]
+    for _, _, value, between, samples in rows:
+        low, high = map(float, between.split(" to "))
+        assert low - 1e-3 <= float(value) <= high + 1e-3
+        assert (low, high) == pytest.approx(wilson(float(value), int(samples)), abs=2e-3)
+
+
+def test_without_a_checkpoint_the_rest_is_shown(copied: Path) -> None:
+    for folder in copied.glob("step-*"):
+        shutil.rmtree(folder)
+    page = page_of(str(copied))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
+    assert page.count("Not shown: the run has no finished checkpoint yet.") == 5
+    assert "Loss: contrastive" in page
+    assert "Values of each band" in page
+
+
+def test_without_its_data_the_rest_is_shown(copied: Path) -> None:
+    began = json.loads((copied / "run.json").read_text())
+    (copied / "run.json").write_text(json.dumps({**began, "data": str(copied / "gone")}))
+    page = page_of(str(copied))
+    assert page.count("Not shown:") == 6
+    assert "is not a finished data set" in page
+    assert "Loss: contrastive" in page
+    assert page_of(str(copied), began["data"]).count("Not shown:") == 1
+
+
+def test_with_nothing_but_one_file(copied: Path) -> None:
+    rows = (copied / "metrics.jsonl").read_bytes()
+    shutil.rmtree(copied)
+    copied.mkdir()
+    (copied / "metrics.jsonl").write_bytes(rows)
+    assert "Loss: contrastive" in page_of(str(copied))
+    (copied / "metrics.jsonl").unlink()
+    (copied / "run.json").write_text('{"ranks": 1}')
+    assert "no step is written down" in page_of(str(copied))
+    (copied / "run.json").unlink()
+    with pytest.raises(UsageError, match="is not a run"):
+        page_of(str(copied))
+
+
+def test_a_run_in_another_store(run: Path) -> None:
+    out = "memory://report-page/run"
+    tiny_run.train(str(run.parent / "data"), out, dataclasses.replace(tiny_run.RUN, steps=2))
+    page = page_of(out)
+    assert "step 2 of 2" in page
+    assert page.count("Not shown:") == 1
+
+
+def test_secrets_stay_out(copied: Path) -> None:
+    began = json.loads((copied / "run.json").read_text())
+    urls = {"data": "s3://me:SECRET@bucket/data?sig=SECRET", "out": "https://me:SECRET@host/run?sig=SECRET"}
+    (copied / "run.json").write_text(json.dumps(began | urls))
+    page = page_of(str(copied), began["data"])
+    assert "s3://bucket/data" in page
+    assert "https://host/run" in page
+    assert "SECRET" not in page
+    assert "<title>Run run</title>" in page
+
+
+@pytest.mark.parametrize("wrong", ["nothing", "other data"])
+def test_bad_input_is_one_message(  # noqa: PLR0917
+    run: Path, tmp_path: Path, wrong: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write_pairs(str(tmp_path / "other"), shards=(("train", 3), ("val", 2)))
+    asked = [str(tmp_path / "empty")] if wrong == "nothing" else [str(run), "--data", other.url]
+    monkeypatch.setattr(sys, "argv", ["report.py", *asked, "--out", str(tmp_path / "page.html")])
+    assert report.main() == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: ")
+    assert ("is not a run" if wrong == "nothing" else "is not the data set of the run") in told
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_the_command_writes_the_page(run: Path, html: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    out = tmp_path / "deep" / "page.html"
+    monkeypatch.setattr(sys, "argv", ["report.py", str(run), "--out", str(out), "--samples", "16"])
+    assert report.main() == 0
+    assert out.read_text() == html
+
+
+SMALL: dict[str, Any] = {
+    "image_px": 16, "patch": 4, "encoder_dim": 32, "depth": 2, "heads": 2, "decoder_dim": 16, "decoder_depth": 1,
+    "decoder_heads": 2, "slot_dim": 8, "decoder_slot_dim": 4,
+}  # fmt: skip
+RGB = ("B04", "B03", "B02")
+SATMAES = {
+    "group": SatmaeConfig(bands=S2_NAMES[1:6], groups=(RGB, ("B05", "B06")), **SMALL),
+    "temporal": SatmaeConfig(
+        variant="temporal", bands=RGB, frames=3, norm_pix=True, **SMALL | {"encoder_dim": 64, "decoder_dim": 32}
+    ),
+    "plain": SatmaeConfig(variant="plain", bands=RGB, **SMALL),
+}
+
+
+@pytest.mark.parametrize("variant", SATMAES)
+def test_satmae_runs(variant: str, tmp_path: Path) -> None:
+    model = SATMAES[variant]
+    temporal = variant == "temporal"
+    write = write_stacks if temporal else write_pairs
+    data = write(str(tmp_path / "data"), shards=SHARDS)
+    stream = StreamConfig(
+        global_batch=5,
+        kind="stack" if temporal else "pair",
+        frames=3 if temporal else None,
+        s2_bands=model.bands,
+        image_px=16,
+    )
+    recipe = SatmaeRun(name="test", model=model, stream=stream, optim=tiny_run.RUN.optim, steps=2, precision="no")
+    tiny_run.train(data, str(tmp_path / "run"), recipe, make=lambda: SatmaeObjective(model, seed=0))
+    page = page_of(str(tmp_path / "run"))
+    assert re.findall(r"<h2>(.*?)</h2>", page) == SECTIONS
+    assert "B04, B03, B02 in red, green and blue (real colours)" in page
+    assert ("B06, B05, B05 in red" in page) == (variant == "group")
+    assert page.count("<figcaption>date 3</figcaption>") == (4 if temporal else 0)
+    assert page.count("<figcaption>same place, other date") == 6 * 5
+    assert "2D-ALiBi" not in page
+
+
+@pytest.mark.parametrize(
+    "recipe",
+    [
+        override(croma.tiny(), steps=120, global_batch=None, mode=None, seed=0),
+        override(croma.tiny(), steps=7, global_batch=8, mode="official", seed=3, ema=0.9),
+        narrowed(satmae.tiny_group(), where("1,2,3.5,4", "2023-01-01/2023-02-01", 12.5)),
+        satmae.group_large(),
+    ],
+)
+def test_the_command_repeats_the_recipe(recipe: Any) -> None:
+    given, missing = repeat.flags_of(recipe)
+    assert missing == []
+    known = croma.RECIPES if recipe.objective == "croma" else satmae.RECIPES
+    asked = flags.parse("", known, ["--recipe", recipe.name, "--data", "D", "--out", "O", *given])
+    base = known[asked.recipe]()
+    again = override(base, steps=asked.steps, global_batch=asked.batch, mode=asked.mode, seed=asked.seed, ema=asked.ema)
+    assert narrowed(again, where(asked.bbox, asked.dates, asked.max_cloud)) == recipe
+
+
+def test_what_no_flag_makes_is_said() -> None:
+    changed = dataclasses.replace(croma.tiny(), optim=dataclasses.replace(croma.tiny().optim, base_lr=0.5))
+    _, (said,) = repeat.flags_of(changed)
+    assert "optim.base_lr: 0.5 then" in said
+
+
+@pytest.mark.parametrize(
+    ("ranks", "device", "wanted"),
+    [(1, "cpu", "python"), (2, "cpu:0", "cpu-two-ranks.yaml"), (8, "cuda:0", "--num_processes 8")],
+)
+def test_as_many_ranks_as_it_had(ranks: int, device: str, wanted: str) -> None:
+    assert repeat.launcher({"ranks": ranks, "device": device}).endswith(wanted)
+
+
+def test_the_revision_is_what_git_says(tmp_path: Path) -> None:
+    assert revision.of_checkout(tmp_path) is None
+    (tmp_path / ".git").mkdir()
+    assert revision.of_checkout(tmp_path) is None
+    known = revision.of_checkout()
+    if (Path(revision.__file__).parents[1] / ".git").exists():
+        assert known is not None
+        assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", known)
+
+
+def softmax(scores: torch.Tensor) -> torch.Tensor:
+    return scores.exp() / scores.exp().sum(-1, keepdim=True)
+
+
+def test_attention_distance_is_that_of_a_plain_loop() -> None:
+    side, slots = 3, 2
+    tokens = slots * side**2
+    weights = softmax(torch.randn(2, 3, tokens, tokens, generator=torch.Generator().manual_seed(0)).double())
+    found = attention.mean_distance(weights, side)
+    for head in range(3):
+        total = 0.0
+        for sample in range(2):
+            for q in range(tokens):
+                for k in range(tokens):
+                    (qy, qx), (ky, kx) = divmod(q % side**2, side), divmod(k % side**2, side)
+                    total += float(weights[sample, head, q, k]) * math.hypot(qy - ky, qx - kx)
+        assert float(found[head]) == pytest.approx(total / (2 * tokens), rel=1e-12)
+
+
+def test_slopes_alone_are_attention_without_content() -> None:
+    model = Croma(tiny_run.MODEL).eval()
+    with torch.no_grad():
+        model.s2_encoder.transformer.layers[0][0].to_qkv.weight.zero_()
+        layers = attention.distances(model, _batch(s1=(2, 16), s2=(12, 16)))
+    alone = attention.slopes_alone(model)
+    (first,) = (one for one in layers if one.of == "optical encoder" and one.number == 1)
+    torch.testing.assert_close(first.distance_N, alone, rtol=1e-5, atol=0)
+    assert [(one.of, one.number) for one in layers] == [
+        ("SAR encoder", 1),
+        ("optical encoder", 1),
+        ("optical encoder", 2),
+        ("fusion encoder, SAR looks at SAR", 1),
+        ("fusion encoder, SAR looks at optical", 1),
+    ]
+    assert float(alone[0]) < float(alone[1])
+
+
+def _batch(**images: tuple[int, int]) -> Any:
+    draw = torch.Generator().manual_seed(1)
+    made = {name: torch.rand(2, bands, px, px, generator=draw) for name, (bands, px) in images.items()}
+    return type("Batch", (), {"images": made, "dates_BT3": None})()
+
+
+@pytest.mark.parametrize("kind", ["self", "cross", "vit"])
+def test_weights_are_those_that_the_model_uses(kind: str) -> None:
+    torch.manual_seed(0)
+    width, heads, side = 8, 2, 3
+    x, context = torch.randn(2, side**2, width), torch.randn(2, side**2, width)
+    bias = alibi_bias(grid_yx(side, side), grid_yx(side, side), alibi_slopes(heads))[None]
+    with torch.no_grad():
+        if kind == "vit":
+            part = vit.Attention(width, heads)
+            weights = attention.weights_of(part, x[:, : side**2])
+            q, k, _ = part.qkv(x).chunk(3, dim=-1)
+            q, k = (one.view(2, -1, heads, width // heads).transpose(1, 2) for one in (q, k))
+            whole = softmax(q @ k.transpose(2, 3) / (width // heads) ** 0.5)[:, :, 1:, 1:]
+            torch.testing.assert_close(weights.float(), whole / whole.sum(-1, keepdim=True))
+            return
+        part = SelfAttention(width, heads) if kind == "self" else CrossAttention(width, heads)
+        others = (bias,) if kind == "self" else (context, bias)
+        weights = attention.weights_of(part, x, *others).float()
+        normed = part.input_norm(x if kind == "self" else context)
+        v = part.to_qkv(normed).chunk(3, dim=-1)[2] if kind == "self" else part.to_v(normed)
+        mixed = (weights @ v.view(2, -1, heads, width // heads).transpose(1, 2)).transpose(1, 2).flatten(2)
+        torch.testing.assert_close(part.to_out(mixed), part(x, *others))
+    assert attend(x, x, x, heads=heads, bias=None).shape == x.shape
+
+
+def test_components_are_those_of_a_singular_value_decomposition() -> None:
+    features = np.random.default_rng(0).normal(size=(40, 6)) * [9, 5, 3, 1, 1, 1] + 7
+    found = projection.components(features)
+    centred = features - features.mean(0)
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    for axis in (0, 1):
+        wanted = left[:, axis] * sizes[axis]
+        np.testing.assert_allclose(
+            found.points_NK[:, axis] * np.sign(found.points_NK[:, axis] @ wanted), wanted, rtol=1e-9
+        )
+    np.testing.assert_allclose(found.shares_K, (sizes**2 / (sizes**2).sum())[:2], rtol=1e-9)
+    again = projection.components(features[::-1])
+    np.testing.assert_allclose(again.points_NK[::-1], found.points_NK, rtol=1e-8)
+
+
+@pytest.mark.parametrize(("share", "count"), [(0.0, 5), (0.3, 10), (0.5, 400), (1.0, 7)])
+def test_ends_of_an_interval_are_just_not_refused(share: float, count: int) -> None:
+    for end in wilson(share, count):
+        if 0 < end < 1:
+            assert abs(share - end) / math.sqrt(end * (1 - end) / count) == pytest.approx(1.959963984540054)
+    assert wilson(share, count)[0] <= share <= wilson(share, count)[1]
+
+
+def test_fits_are_numpys_correlations() -> None:
+    draw = torch.Generator().manual_seed(0)
+    true, noise = (torch.randn(3, 1, 8, 8, generator=draw) for _ in range(2))
+    hidden = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    hidden[:, :, :4] = True
+    made = Reconstruction(images=true, predicted=true + noise, hidden=hidden)
+    (found,) = fits.fits(made, ["B02"], patch=4)
+    inside, guess = true[:, 0, :4].double().numpy(), (true + noise)[:, 0, :4].double().numpy()
+    assert found.correlation == pytest.approx(np.corrcoef(inside.ravel(), guess.ravel())[0, 1])
+    assert found.error == pytest.approx(np.sqrt(((inside - guess) ** 2).mean()))
+    tiles = [np.stack([x[:, :, :4], x[:, :, 4:]]) for x in (inside, guess)]
+    left, right = ((x - x.mean(axis=(2, 3), keepdims=True)).ravel() for x in tiles)
+    assert found.within == pytest.approx(np.corrcoef(left, right)[0, 1])
+
+
+def test_panels_show_what_is_hidden() -> None:
+    bands = ["B02", "B03", "B04"]
+    true = torch.randint(100, 3000, (1, 3, 8, 8), generator=torch.Generator().manual_seed(0)).float()
+    hidden = torch.zeros(1, 3, 8, 8, dtype=torch.bool)
+    hidden[:, :, :, 4:] = True
+    made = Reconstruction(images=true, predicted=torch.full_like(true, 1e5), hidden=hidden)
+    seen, masked, guess = painting.panels(made, 0, bands, painting.mix(bands))
+    np.testing.assert_array_equal(masked[:, :4], seen[:, :4])
+    np.testing.assert_array_equal(guess[:, :4], seen[:, :4])
+    assert (masked[:, 4:] == painting.GREY).all()
+    assert (guess[:, 4:] == 255).all()
+    assert painting.mix(("B11", "B12")) == ("B12", "B11", "B11")
+    assert painting.mix(("B05", "B06", "B07", "B8A")) == ("B8A", "B07", "B06")
+
+
+def test_places_count_as_recall_does() -> None:
+    draw = torch.Generator().manual_seed(0)
+    queries, gallery = (torch.randn(20, 4, generator=draw) for _ in range(2))
+    places = contact.own_places(queries, gallery)
+    assert {k: sum(place <= k for place in places) / 20 for k in (1, 5, 10)} == pytest.approx(
+        recall(queries, gallery, at=(1, 5, 10))
+    )
+    order = contact.nearest(queries, gallery, count=20, own=True)
+    assert [row.index(i) + 1 for i, row in enumerate(order.tolist())] == places
+    alone = contact.nearest(queries, queries, count=19, own=False)
+    assert all(i not in row for i, row in enumerate(alone.tolist()))
+    assert contact.kilometres((12, 48), (12, 49)) == pytest.approx(6371 * math.pi / 180)
+    assert contact.kilometres((179.9, 0), (-179.9, 0)) == pytest.approx(0.2 * 6371 * math.pi / 180)
+
+
+def test_the_untrained_model_is_the_one_that_the_run_began_with(run: Path) -> None:
+    from train.features import open_encoder
+
+    found = encoded.untrained(open_encoder(str(run), None, None)).state_dict()
+    torch.manual_seed(tiny_run.RUN.seed)
+    for name, wanted in Croma(tiny_run.MODEL).state_dict().items():
+        torch.testing.assert_close(found[name], wanted, rtol=0, atol=0)
+
+
+def test_band_statistics_are_those_of_pixels() -> None:
+    draw = torch.Generator().manual_seed(0)
+    pair = {"s1": torch.rand(3, 2, 4, 4, generator=draw), "s2": torch.rand(3, 5, 4, 4, generator=draw)}
+    found = encoded.band_statistics(pair)
+    assert found["joint"].shape == (3, 14)
+    np.testing.assert_allclose(found["s2"][1, 3], pair["s2"][1, 3].numpy().mean(), rtol=1e-6)
+    np.testing.assert_allclose(found["s2"][1, 8], pair["s2"][1, 3].numpy().std(), rtol=1e-5)
+    stack = torch.rand(3, 2, 5, 4, 4, generator=draw)
+    np.testing.assert_allclose(encoded.band_statistics({"s2": stack})["s2"][0, 1], stack[0, :, 1].mean(), rtol=1e-6)
+
+
+def test_running_means_are_those_of_a_plain_loop() -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    wanted = [values[max(0, i - 5) : i + 6].mean() for i in range(200)]
+    np.testing.assert_allclose(curves.smoothed(values), wanted)
+    steps, means = curves.thinned(np.arange(2001.0), np.arange(2001.0))
+    assert len(steps) <= 400
+    np.testing.assert_array_equal(steps, means)
+
+
+@pytest.mark.parametrize("ends", [(0.0, 1.0), (-3.7, 12.2), (1e-5, 3e-5), (5.0, 5.0), (0.0, 123_456.0)])
+def test_ticks_are_round_and_within(ends: axes.Ends) -> None:
+    found = axes.ticks(ends)
+    assert 1 <= len(found) <= 9
+    assert all(ends[0] - 1e-9 <= one <= ends[1] + 1e-9 for one in found)
+    if len(found) > 1:
+        digit = f"{found[1] - found[0]:e}"[0]
+        assert digit in "125"
+
+
+def test_a_browser_shows_it(html: str, tmp_path: Path) -> None:
+    seen, complaints, picture = browser.look(html, tmp_path, widths=(400, 1280))
+    assert complaints == []
+    for one, window in zip(seen, (400, 1280), strict=True):
+        assert one.window == window
+        assert one.width <= window, "wider than its window"
+        assert one.pictures > 40
+        assert one.broken == 0
+        assert "What the features are worth" in one.text
+    assert picture.startswith(b"\x89PNG")
+
+
+def test_a_browser_shows_it_in_the_dark(html: str, tmp_path: Path) -> None:
+    (light,), _, _ = browser.look(html, tmp_path, widths=(800,))
+    (dark,), _, _ = browser.look(html, tmp_path, widths=(800,), dark=True)
+    assert _brightness(light.ink) + 150 < _brightness(light.paper)
+    assert _brightness(dark.paper) + 150 < _brightness(dark.ink)
+
+
+def _brightness(colour: str) -> float:
+    return sum(map(int, re.findall(r"\d+", colour)[:3])) / 3
