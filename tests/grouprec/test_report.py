@@ -7,6 +7,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import browser
 import pytest
 
 from pipeline.store import Store
@@ -108,6 +109,17 @@ def test_curves_say_their_ranges_and_mark_the_epoch_that_was_kept(outcome_of: Ca
     drawn = report._convergence(replace(outcome_of("bpr", 0.4), epochs=epochs))
     assert "loss 1.000 to 0.250, validation NDCG@10 0.100 to 0.500, epoch 3 kept" in drawn
     assert f'd="M{report._WIDTH * 3 / 4:.1f} 0' in drawn
+
+
+def test_a_browser_shows_it(outcome_of: Callable[..., Outcome], tmp_path: Path) -> None:
+    epochs = tuple(_report(epoch, value) for epoch, value in ((1, 0.1), (2, None), (3, 0.5), (4, 0.3)))
+    one = replace(outcome_of("reference", 0.05, published=0.9), epochs=epochs)
+    html = report.page([one, outcome_of("bpr", 0.4)], [planted_check._one("gim", 3, 0.3, 1)], ["1 row is bad."])
+    seen, complaints, _ = browser.look(html, tmp_path, widths=(400, 1280))
+    assert complaints == []
+    for one_width in seen:
+        assert one_width.width <= one_width.window, "wider than its window"
+        assert "Time and memory" in one_width.text
 
 
 def test_a_page_about_nothing_is_a_page() -> None:

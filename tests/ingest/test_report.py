@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import browser
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -76,6 +77,18 @@ def test_it_needs_nothing_beside_itself(out: Path) -> None:
     assert len(addresses) == accepted * (2 if figures[0] else 1)
     for key in pq.read_table(out / "index.parquet")["key"].to_pylist():
         assert key in tags.text
+
+
+def test_a_browser_shows_it(out: Path, tmp_path: Path) -> None:
+    html = report(Store.at(str(out)), sheets=9, samples=99)
+    seen, complaints, _ = browser.look(html, tmp_path, widths=(400, 1280))
+    assert complaints == []
+    for one, window in zip(seen, (400, 1280), strict=True):
+        assert one.window == window
+        assert one.width <= window, "wider than its window"
+        assert one.pictures > 0
+        assert one.broken == 0
+        assert "Pixels of the training samples" in one.text
 
 
 def test_counts_are_those_of_the_table(out: Path) -> None:

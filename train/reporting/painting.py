@@ -108,8 +108,7 @@ def mix(bands: Sequence[str]) -> tuple[str, str, str]:
     """True colour where the bands have it, or else the longest waves in red."""
     if set(TRUE_COLOUR) <= set(bands):
         return TRUE_COLOUR
-    falling = [*reversed(bands)] * 3 if len(bands) < 3 else [*reversed(bands)]
-    red, green, blue = sorted(falling[:3], key=[*bands].index, reverse=True)
+    red, green, blue = (bands[max(-number, -len(bands))] for number in (1, 2, 3))
     return red, green, blue
 
 
