@@ -44,6 +44,8 @@ def main() -> None:
         earth,
         "--chip-px",
         "120",
+        "--labels",
+        "land-cover",
         "--val",
         "30",
         "--seed",
