@@ -107,3 +107,9 @@ def test_the_machines_of_a_killed_test_are_gone_once_others_are_made() -> None:
             while Path(f"/proc/{process}/cmdline").read_bytes():  # empty as soon as it is dead
                 assert time.monotonic() < end_s, "what ran on it still does"
                 time.sleep(0.02)
+
+
+def test_what_a_killed_test_left_is_removed() -> None:
+    subprocess.run(["ip", "netns", "add", "test-4194305-0-a"], check=True)  # more than the kernel's largest
+    with joined(["a"]):
+        assert "4194305" not in subprocess.check_output(["ip", "netns"], text=True)
