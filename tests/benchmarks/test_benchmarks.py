@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from benchmarks import attention, feed, grouprec, machine, optimizer, step, stream
+from benchmarks import attention, feed, grouprec, machine, optimizer, scaling, step, stream
 from torch.nn.attention.flex_attention import flex_attention
 
 from train.models.blocks import explicit_attention
@@ -95,6 +95,28 @@ def test_readers_of_chips_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert all(row["wrong"] == 0 for row in rows)
 
 
+@pytest.mark.slow
+def test_weak_scaling_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    few = ["--json", "--tables", "stream", "paper", "--processes", "1", "2", "--samples", "64", "--chip-px", "8"]
+    monkeypatch.setattr(sys, "argv", ["", *few, "--steps", "1"])
+    scaling.main()
+    printed = capsys.readouterr().out.splitlines()
+    measured, paper = checked(printed[0]), json.loads(printed[1])["rows"]
+    assert [(row["processes"], row["samples each"]) for row in measured] == [(1, 64), (2, 64)]
+    assert [row["ranks"] for row in paper] == [1, 8, 64, 240, 1000] * 2
+
+
+def test_what_ranks_ask_for_is_plain_arithmetic() -> None:
+    """A ring of four sends 2 * 3/4 of what it reduces, 3/4 of what it gathers."""
+    four = scaling.Demand(ranks=4, numbers=1000, width=10, batch=8, rate=16.0, sample_bytes=100.0)
+    assert four.step_s == 0.5
+    assert four.read_bytes_s == 4 * 16 * 100
+    assert four.reduce_bytes == 6000
+    assert four.feature_bytes == (3 / 4 + 6 / 4) * 2 * 32 * 10 * 4
+    assert four.logit_bytes == 4 * (8 * 32) * 4
+    assert four.saved_bytes == 12_000
+
+
 @pytest.mark.ingest
 def test_whole_builds_are_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     ingest = pytest.importorskip("benchmarks.ingest")
@@ -120,7 +142,7 @@ def test_planning_is_measured(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("script", ["step", "attention", "optimizer", "stream", "ingest"])
+@pytest.mark.parametrize("script", ["step", "attention", "optimizer", "stream", "ingest", "scaling"])
 def test_each_is_a_script(script: str) -> None:
     command = [sys.executable, str(Path(__file__).with_name(f"{script}.py")), "--help"]
     assert "--json" in subprocess.check_output(command, text=True, timeout=120)
