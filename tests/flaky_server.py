@@ -18,15 +18,17 @@ the body; `html`, a page in place of the file, with status 200; `slow`, half a s
 
 
 @contextlib.contextmanager
-def serving(folder: Path, fault: Fault = lambda path, number: None) -> Iterator[tuple[str, list[str]]]:
+def serving(
+    folder: Path, fault: Fault = lambda path, number: None, *, at: tuple[str, int] = ("127.0.0.1", 0)
+) -> Iterator[tuple[str, list[str]]]:
     """Its URL, and the paths that were asked for, in order."""
     asked: list[str] = []
     facts = {"folder": folder, "fault": staticmethod(fault), "asked": asked}
-    with _Server(("127.0.0.1", 0), type("Handler", (_Handler,), facts)) as server:
+    with _Server(at, type("Handler", (_Handler,), facts)) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True).start()
         try:
-            yield f"http://127.0.0.1:{server.server_address[1]}", asked
+            yield f"http://{at[0]}:{server.server_address[1]}", asked
         finally:
             server.shutdown()
 

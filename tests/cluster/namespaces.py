@@ -80,9 +80,9 @@ class Machine:
         self.started.append(process)
         return process
 
-    def run(self, *arguments: str, timeout_s: float = 60) -> str:
+    def run(self, *arguments: str, timeout_s: float = 60, env: Mapping[str, str] | None = None) -> str:
         """Run a short command on it; what it printed."""
-        return subprocess.check_output(self.command(*arguments), text=True, timeout=timeout_s)
+        return subprocess.check_output(self.command(*arguments), text=True, timeout=timeout_s, env=env)
 
     def processes(self) -> list[int]:
         """Ids of all that runs on it."""

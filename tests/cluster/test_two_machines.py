@@ -10,9 +10,9 @@ from typing import Any
 import harness
 import pytest
 from cluster import namespaces
-from cluster.namespaces import Network, joined
+from cluster.namespaces import Machine, Network, joined
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a loaded machine takes its time
 ENVIRONMENT = {
     **harness.ENVIRONMENT,
     "PYTHONPATH": os.pathsep.join((str(harness.ROOT), str(harness.ROOT / "tests"))),
@@ -140,3 +140,136 @@ def test_a_cut_link_and_a_machine_without_power_change_nothing(local: tuple[Path
         assert run.attempts() >= 3
         assert "Traceback" not in run.said("a"), run.told()
     same(run.out, calm)
+
+
+# --- ingest ------------------------------------------------------------------------------------------------------
+
+AREA, DATES = (12.02, 48.0, 12.03, 48.006), 7
+STORE = "http://s3:5000"
+KEYS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "hunter2", "AWS_DEFAULT_REGION": "us-east-1"}
+SERVE = """
+import sys, time
+from pathlib import Path
+from flaky_server import serving
+def fault(path, _):
+    return "slow" if path.endswith(("B02.tif", "B03.tif", "B04.tif", "B08.tif")) else None
+with serving(Path(sys.argv[1]), fault, at=("0.0.0.0", 8000)):
+    time.sleep(10000)
+"""
+MAKE = "import urllib.request as web; web.urlopen(web.Request('http://s3:5000/bucket', method='PUT'), timeout=60)"
+LIST = """
+import hashlib, s3fs
+fs = s3fs.S3FileSystem()
+for path in fs.find("bucket/data"):
+    print(path.removeprefix("bucket/data/"), hashlib.sha256(fs.cat_file(path)).hexdigest())
+"""
+SERVED = {**ENVIRONMENT, **KEYS, "AWS_ENDPOINT_URL": STORE, "DASK_DISTRIBUTED__COMM__TIMEOUTS__TCP": "11s"}
+"""The shortest timeout that dask takes; it is 30 s by default."""
+
+
+class Ingest:
+    """A driver and a scheduler on `head`, servers of assets and objects, and workers, each on a machine of its own."""
+
+    def __init__(self, network: Network, folder: Path, earth: Path) -> None:
+        self.network, self.folder = network, folder
+        self.start("s3", "-m", "moto.server", "-H", "0.0.0.0", "-p", "5000")
+        self.start("assets", "-c", SERVE, str(earth))
+        self.start("head", "-m", "distributed.cli.dask_scheduler", "--host", "head", "--port", "8786", "--no-dashboard")
+        for name in ("w1", "w2"):
+            self.work(name)
+
+    def work(self, name: str) -> None:
+        """Start a machine's worker."""
+        where = ["--host", self.network[name].address, "--no-dashboard", "--nthreads", "1"]
+        self.start(name, "-m", "distributed.cli.dask_worker", "tcp://head:8786", *where)
+
+    def start(self, name: str, *command: str) -> Any:
+        """A Python command on a machine."""
+        how = {"cwd": harness.ROOT, "env": SERVED}
+        with (self.folder / f"{name}.log").open("ab") as log:
+            return self.network[name].start(sys.executable, *command, stdout=log, stderr=log, **how)
+
+    def build(self, out: str, *how: str) -> Any:
+        """A driver."""
+        what = ["--aoi", ",".join(map(str, AREA)), "--catalog", "http://assets:8000/catalog.json", "--chip-px", "24"]
+        return self.start("head", "-m", "ingest.cli", "build-shards", *what, "--out", out, *how)
+
+    def count(self, name: str, text: str) -> int:
+        """How often a machine said it."""
+        return (self.folder / f"{name}.log").read_text().count(text)
+
+    def done(self) -> int:
+        """Units whose receipts are in the store."""
+        return self.count("s3", "PUT /bucket/data/receipts/u")
+
+    def told(self) -> str:
+        """All that was said but by the store."""
+        logs = [path for path in sorted(self.folder.glob("*.log")) if path.stem != "s3"]
+        return "\n".join(f"--- {path.stem}, {self.done()} units done\n{path.read_text()}" for path in logs)
+
+
+@pytest.fixture(scope="module")
+def earth(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Overpasses of a few cells, without noise."""
+    pytest.importorskip("rasterio", reason="needs the ingest extra")
+    pytest.importorskip("moto", reason="needs the dev extra")
+    import shapely
+
+    from ingest.synthetic import make_earth
+
+    namespaces.require()
+    root = tmp_path_factory.mktemp("machines") / "earth"
+    make_earth(root, aoi=shapely.box(*AREA), noise=False, n_dates=DATES)
+    return root
+
+
+def listens(machine: Machine, port: int) -> bool:
+    """Whether something on it waits for connections there."""
+    tables = [Path(f"/proc/{process}/net/tcp") for process in machine.processes()[:1]]
+    return any(f":{port:04X} 00000000:0000 0A" in table.read_text() for table in tables)
+
+
+@pytest.mark.ingest
+@pytest.mark.parametrize("given_up", [False, pytest.param(True, marks=pytest.mark.soak)])
+def test_a_storm_over_all_machines_changes_no_byte(given_up: bool, earth: Path, tmp_path: Path) -> None:
+    with joined(["head", "s3", "assets", "w1", "w2"]) as network:
+        ingest = Ingest(network, tmp_path, earth)
+        for name, port in (("assets", 8000), ("s3", 5000), ("head", 8786)):
+            until(lambda name=name, port=port: listens(network[name], port), told=ingest.told)
+        network["head"].run(sys.executable, "-c", MAKE)
+        calm = ingest.build(str(tmp_path / "calm"), "--workers", "0")
+        until(lambda: ingest.count("head", "Register worker") >= 2, told=ingest.told)
+        assert calm.wait(timeout=150) == 0, ingest.told()
+        network.lose("w2", percent=10)
+        network.slow("assets", mbit=8)
+        driver = ingest.build("s3://bucket/data", "--scheduler", "tcp://head:8786")
+        _storm(network, ingest, given_up=given_up)
+        until(lambda: driver.poll() is not None, told=ingest.told)
+        assert driver.returncode == 0, ingest.told()
+        network.restore("w2")
+        listed = network["head"].run(sys.executable, "-c", LIST, env=SERVED)
+        assert dict(line.split() for line in listed.splitlines()) == harness.tree(tmp_path / "calm")
+
+
+def _storm(network: Network, ingest: Ingest, *, given_up: bool) -> None:
+    """Links of a worker and the store are cut and restored; then the worker's machine is gone.
+
+    dask ends a worker whose link is cut for so long that it is `given_up`: it is started again, as a supervisor would.
+    """
+    until(lambda: ingest.done() >= 1, told=ingest.told)
+    for name in ("w1", "s3"):
+        network.cut(name)
+    time.sleep(3)
+    network.restore("s3")
+    if given_up:
+        until(lambda: ingest.count("head", "Remove worker"), told=ingest.told)
+        network["w1"].kill()
+    network.restore("w1")
+    if given_up:
+        ingest.work("w1")
+        until(lambda: ingest.count("head", "Register worker") >= 3, told=ingest.told)
+    before = ingest.done()
+    until(lambda: ingest.done() > before, told=ingest.told)
+    network.cut("w1")
+    network["w1"].kill()
+    assert ingest.done() < len(list((ingest.folder / "calm/receipts").iterdir())), "there was nothing left to do"
