@@ -14,8 +14,9 @@ PretrainError
 └── StreamError       ranks cannot be served fairly, or checkpoint and manifest disagree
 ```
 
-A message says what failed, with the values, then what to do. Command lines print it without a traceback and exit
-with code 2. Hrefs lose their query and their user part before they reach a message: signed URLs are secrets.
+A message says what failed, with the values, then what to do. Command lines print it without a traceback and exit with
+code 2, or with 69 (EX_UNAVAILABLE) for a SourceError, so that a scheduler knows what to start again. Hrefs lose their
+query and their user part before they reach a message: signed URLs are secrets.
 """
 
 import functools
@@ -52,7 +53,9 @@ class CorruptShard(ContractError):
 
 
 class SourceError(PretrainError):
-    """The outside world failed after retries."""
+    """The outside world failed after retries: the same command may do better later."""
+
+    exit_code = 69
 
 
 class CatalogError(SourceError):

@@ -12,8 +12,8 @@ from pipeline.errors import PretrainError
 INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""
 EXIT_CODES = """exit codes:
-  0 done · 1 a bug, told with its traceback · 2 bad input: what, and what to do · 75 stopped and saved: again with
-  --resume · 130 interrupted by Ctrl-C. A launcher of several ranks has codes of its own."""
+  0 done · 1 a bug, told with its traceback · 2 bad input: what, and what to do · 69 a store, a server or another rank
+  is gone: try again · 75 stopped and saved: again with --resume · 130 interrupted. Launchers have their own codes."""
 
 
 class Parser(argparse.ArgumentParser):

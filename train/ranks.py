@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.rendezvous import rendezvous
 
-from pipeline.errors import PretrainError, StreamError, UsageError
+from pipeline.errors import PretrainError, SourceError, StreamError, UsageError
 from train import plugins
 from train.options import RANK_TIMEOUT_S
 from train.stream.heap import keep_freed_memory
@@ -43,6 +43,8 @@ _wait: ContextVar[timedelta] = ContextVar("wait", default=timedelta(seconds=RANK
 
 class Lost(PretrainError):
     """Another rank is silent or gone, and this one cannot go on without it."""
+
+    exit_code = SourceError.exit_code
 
 
 def start(precision: str, *, timeout_s: float = RANK_TIMEOUT_S) -> Accelerator:

@@ -24,7 +24,7 @@ from ingest.catalogs.partition import parts
 from ingest.catalogs.profiles import address_of
 from ingest.catalogs.search_cache import SearchCache
 from ingest.scenes.scene import Item, interval
-from pipeline.errors import CatalogError, PretrainError, redact
+from pipeline.errors import CatalogError, PretrainError, UsageError, redact
 from pipeline.store import Store
 
 T = TypeVar("T")
@@ -64,10 +64,13 @@ def search(
         One value an item, in the order of collection and id.
 
     Raises:
+        UsageError: a path leads nowhere.
         CatalogError: the catalog is not there, does not answer, or is not STAC.
     """
     catalog = address_of(catalog)
-    catalog = catalog if urlsplit(catalog).scheme else str(Path(catalog).absolute())  # workers may stand elsewhere
+    if not urlsplit(catalog).scheme:
+        catalog = str(Path(catalog).absolute())  # workers may stand elsewhere
+        _check_local(catalog)
     wanted = _Wanted(collections=collections, areas=areas, dates=dates)
     shapely.prepare(list(areas))
     try:
@@ -83,6 +86,17 @@ def search(
             "Give a STAC API, a catalog.json or an items.parquet that exists and is reachable."
         ) from error
     return [found[key] for key in sorted(found)]
+
+
+def _check_local(catalog: str) -> None:
+    file = catalog if catalog.endswith(".parquet") else _root(catalog)
+    if not Path(file).exists():
+        raise UsageError(f"{redact(file)} is not there. Check --catalog.")
+
+
+def _root(catalog: str) -> str:
+    """The document at the top of a static catalog."""
+    return catalog if catalog.endswith(".json") else f"{catalog.rstrip('/')}/catalog.json"
 
 
 def _items(catalog: str, wanted: _Wanted, kept_in: Store | None) -> Iterable[Item]:
@@ -115,8 +129,7 @@ def _matches(item: Item, wanted: _Wanted) -> bool:
 
 
 def _from_static(catalog: str, wanted: _Wanted) -> Iterator[Item]:
-    root = catalog if catalog.endswith(".json") else f"{catalog.rstrip('/')}/catalog.json"
-    pending, seen = [root], set[str]()
+    pending, seen = [_root(catalog)], set[str]()
     while pending:
         address = pending.pop()
         if address in seen:

@@ -17,7 +17,7 @@ import yaml
 from infra.manifests import OVERLAYS, ROOT, Document
 
 from infra import commands, manifests
-from pipeline.errors import PretrainError
+from pipeline.errors import PretrainError, SourceError
 
 SCHEMAS = ROOT / "tests" / "infra" / "schemas"
 OLDEST, NEWEST = "1.31", "1.37"
@@ -218,13 +218,15 @@ def test_preemption_is_told_from_a_request_that_cannot_be_met(overlay: str) -> N
     assert _decided(job, EXIT_CODE, disrupted=False) == "Ignore"
     assert _decided(job, 137, disrupted=True) == "Ignore"
     assert _decided(job, PretrainError.exit_code, disrupted=False) == "FailJob"
-    assert _decided(job, 1, disrupted=False) == _decided(job, 137, disrupted=False) == "Count"
+    for code in (1, 137, SourceError.exit_code):
+        assert _decided(job, code, disrupted=False) == "Count"
 
 
 @pytest.mark.parametrize("overlay", ["ingest", "overlays/dask-operator"])
-def test_ingest_is_tried_again_whatever_ended_it(overlay: str) -> None:
+def test_ingest_is_tried_again_unless_it_was_asked_for_what_cannot_be(overlay: str) -> None:
     job, _ = _trainer(overlay)
-    assert _decided(job, PretrainError.exit_code, disrupted=False) == "Count"
+    assert _decided(job, PretrainError.exit_code, disrupted=False) == "FailJob"
+    assert _decided(job, SourceError.exit_code, disrupted=False) == "Count"
     assert _decided(job, 143, disrupted=True) == "Ignore"
 
 
