@@ -222,3 +222,14 @@ def test_memory_grows_with_the_chips(plan: IngestPlan) -> None:
     wide = replace(plan.request, chip_px=264)
     assert large.memory_bytes(plan.request) - small.memory_bytes(plan.request) >= 49 * chip
     assert small.memory_bytes(wide) > small.memory_bytes(plan.request)
+
+
+@pytest.mark.parametrize(("most", "side_px"), [(256, 2048), (64, 1024), (16, 512)])
+def test_units_are_cut_where_blocks_end(most: int, side_px: int) -> None:
+    """Chips of 128 px fill 4096 x 4096 px: parts are squares of whole blocks, and each block is in one part."""
+    at = np.stack(np.meshgrid(np.arange(0, 4096, 128), np.arange(0, 4096, 128), indexing="ij"), axis=-1).reshape(-1, 2)
+    parts = cut(at.astype(float), most)
+    assert sorted(np.concatenate(parts).tolist()) == list(range(len(at)))
+    squares = [{tuple(corner) for corner in (at[part] // side_px).tolist()} for part in parts]
+    assert all(len(square) == 1 for square in squares)
+    assert len(parts) == len({next(iter(square)) for square in squares}) == (4096 // side_px) ** 2
