@@ -19,6 +19,7 @@ DOCUMENTS = sorted(
     if not any(part.startswith(".venv") or part == "runs" for part in path.relative_to(ROOT).parts)
 )
 README = (ROOT / "README.md").read_text()
+MANUALS = README + "".join((ROOT / side / "README.md").read_text() for side in ("ingest", "train"))
 FORMAT = (ROOT / "pipeline" / "FORMAT.md").read_text()
 
 
@@ -29,8 +30,8 @@ def test_relative_links_resolve(path: Path) -> None:
             assert (path.parent / target).exists(), f"{path}: {target}"
 
 
-@pytest.mark.parametrize("module", sorted(set(re.findall(r"`((?:pipeline|ingest|train)/[\w/.]+)`", README))))
-def test_files_named_in_the_readme_exist(module: str) -> None:
+@pytest.mark.parametrize("module", sorted(set(re.findall(r"`((?:pipeline|ingest|train)/[\w/.]+)`", MANUALS))))
+def test_files_named_in_the_readmes_exist(module: str) -> None:
     assert (ROOT / module).exists()
 
 
@@ -56,13 +57,12 @@ def test_every_ingest_command_and_flag_has_help_and_stands_in_a_readme() -> None
     typer = pytest.importorskip("typer", reason="needs the ingest extra")
     from ingest.cli import app
 
-    documents = README + (ROOT / "ingest" / "README.md").read_text()
     for name, command in typer.main.get_command(app).commands.items():
         assert command.help, name
-        assert f"ingest {name}" in documents
+        assert f"ingest {name}" in MANUALS
         for option in command.params:
             assert option.help, f"{name} {option.opts}"
-            assert option.opts[-1] in documents, f"no README names {option.opts[-1]} of ingest {name}"
+            assert option.opts[-1] in MANUALS, f"no README names {option.opts[-1]} of ingest {name}"
 
 
 @pytest.mark.ingest

@@ -40,7 +40,9 @@ def parser() -> Parser:
     flags.add_argument(
         "--tars", required=True, nargs="+", metavar="URL", help="tars; names may have * or a range: {0000..0041}"
     )
-    flags.add_argument("--map", required=True, metavar="FILE", help="JSON: which member is which sensor (README.md)")
+    flags.add_argument(
+        "--map", required=True, metavar="FILE", help="JSON: which member is which sensor (train/README.md)"
+    )
     flags.add_argument("--out", required=True, metavar="URL", help="the data set that points at them")
     flags.add_argument("--skip-incomplete", action="store_true", help="leave out, and count, what lacks a member")
     flags.add_argument(

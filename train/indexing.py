@@ -107,7 +107,7 @@ def read_map(path: str) -> Foreign:
     try:
         return parse(file.store.read(file.name), where=file.url)
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-        raise UsageError(f"{file.url} is not there. Give --map a JSON file; README.md shows one.") from error
+        raise UsageError(f"{file.url} is not there. Give --map a JSON file; train/README.md shows one.") from error
 
 
 def expand(patterns: Sequence[str]) -> list[str]:

@@ -605,8 +605,8 @@ def test_terramesh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_map_in_the_readme_is_one() -> None:
-    (block,) = re.findall(r"```json\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
-    found = parse(block.encode(), where="README.md")
+    (block,) = re.findall(r"```json\n(.*?)```", (ROOT / "train" / "README.md").read_text(), re.DOTALL)
+    found = parse(block.encode(), where="train/README.md")
     assert set(found.members) == {"s1", "s2"}
 
 
