@@ -1,7 +1,7 @@
 # PYTHON_ARGCOMPLETE_OK
 """Write the weights of a run, or of a weights file, in the layout that another program reads.
 
-train/export.py RUN_OR_FILE --layout LAYOUT --out FILE
+train/export.py RUN_OR_FILE --layout safetensors --out FILE
 """
 
 import sys
