@@ -51,6 +51,8 @@ from train.stream.sequence import Part, Reading, parts
 UNITS = ("chip", "patch")
 PROBES = ("linear", f"kNN {NEIGHBOURS}")
 WHOSE = (TRAINED, RANDOM, BANDS)
+SAME = "same answer"
+"""Always the most frequent class of the training units."""
 METRICS = ("accuracy", "balanced")
 LEARNS = (places.UNSEEN, places.HALF)
 FEWEST = 5
@@ -226,7 +228,8 @@ def measured(units: Units, asks: Asked, seed: int) -> dict[tuple[str, str, str],
     """Scores by probe, whose features and metric; empty where too few can be asked about."""
     if asks.test_N.sum() < FEWEST:
         return {}
-    found = {}
+    chance = dataclasses.asdict(places.always(asks.labels.train_N, asks.labels.val_M))
+    found = {(probe, SAME, metric): chance[metric] for probe in PROBES for metric in METRICS}
     for whose, features in units.features.items():
         for probe, said in answers(features[asks.train_N], features[asks.test_N], asks.labels, seed).items():
             score = dataclasses.asdict(places.score(said, asks.labels.val_M))
@@ -293,10 +296,10 @@ def by_place(scores: Scores) -> Iterator[dict[str, Any]]:
 
 
 def means(scores: Scores) -> Iterator[dict[str, Any]]:
-    """Each score over places and seeds."""
+    """Each score over places and seeds, and that of no features at all."""
     for task in TASKS:
         for probe in PROBES:
-            for whose in WHOSE:
+            for whose in (*WHOSE, SAME):
                 told = {f"{name} [95 %]": _spread(table(scores, task, (probe, whose, name))) for name in METRICS}
                 here = {"learns": task[0], "unit": task[1], "places": len(scored(scores, task))}
                 yield {**here, "probe": probe, "features": whose, **told}

@@ -140,7 +140,12 @@ def test_probes_find_features_that_tell_and_learn_nothing_of_constant_ones() -> 
     chance = places.always(asks.labels.train_N, asks.labels.val_M)
     for metric in probe.METRICS:
         assert found["linear", TRAINED, metric] == found[probe.PROBES[1], TRAINED, metric] == 1.0
-        assert found["linear", RANDOM, metric] == dataclasses.asdict(chance)[metric] < 1.0
+        assert (
+            found["linear", RANDOM, metric]
+            == found["linear", probe.SAME, metric]
+            == dataclasses.asdict(chance)[metric]
+            < 1.0
+        )
 
 
 def test_a_place_with_too_few_to_ask_is_not_scored() -> None:
@@ -152,7 +157,7 @@ def test_a_place_with_too_few_to_ask_is_not_scored() -> None:
 
 
 def test_differences_are_paired_and_have_a_sign() -> None:
-    task, one = probe.TASKS[0], {TRAINED: 0.75, RANDOM: 0.5, BANDS: 1.0}
+    task, one = probe.TASKS[0], {TRAINED: 0.75, RANDOM: 0.5, BANDS: 1.0, probe.SAME: 0.25}
     found = {
         (column, whose, metric): one[whose] for column in probe.PROBES for whose in one for metric in probe.METRICS
     }
@@ -161,7 +166,8 @@ def test_differences_are_paired_and_have_a_sign() -> None:
     (first, second, *_) = probe.differences(scores)
     assert (first["difference"], first["accuracy [95 %]"]) == ("trained - untrained", "0.250 [0.250, 0.250]")
     assert (second["balanced [95 %]"], second["balanced, Student's t"]) == ("-0.250 [-0.250, -0.250]", "+-0.000")
-    row = next(iter(probe.means(scores)))
+    row, *_, same = list(probe.means(scores))
+    assert (same["features"], same["balanced [95 %]"]) == ("same answer", "0.250 [0.250, 0.250]")
     assert (row["places"], row["accuracy [95 %]"]) == (2, "0.750 [0.750, 0.750]")
     assert next(iter(probe.by_place(scores)))["untrained"] == "0.500 (0.500 to 0.500)"
 
