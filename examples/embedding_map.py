@@ -85,6 +85,8 @@ def main() -> None:
     parser.add_argument("--tokens", type=Path, required=True, help="what train/embed.py --pooling tokens wrote")
     parser.add_argument("--out", type=Path, default=Path("embeddings.tif"))
     asked = parser.parse_args()
+    if not any(asked.tokens.glob("*.tar")):
+        raise SystemExit(f"{asked.tokens} holds no tokens: write them with train/embed.py --pooling tokens")
     patch_px = json.loads((asked.tokens / "tokens.json").read_text())["recipe"]["model"]["patch"]
     chips = chips_of(asked.tokens)
     epsg, _ = Counter(chip.epsg for chip in chips).most_common(1)[0]

@@ -70,6 +70,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="the data set, with labels")
     parser.add_argument("--steps", type=int, default=200)
     asked = parser.parse_args()
+    if not any(asked.tokens.glob("*.tar")):
+        raise SystemExit(f"{asked.tokens} holds no tokens: write them with train/embed.py --pooling tokens")
     tokens = tokens_of(asked.tokens)
     (x, y), (val_x, val_y) = (pairs(asked.data, split, tokens) for split in ("train", "val"))
     classes = int(max(y.max(), val_y.max())) + 1

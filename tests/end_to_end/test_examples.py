@@ -120,6 +120,14 @@ def test_embedding_map_lies_where_the_chips_are(folder: Path, said: dict[str, st
     assert "pixels of 80 m" in said["embedding_map"]
 
 
+@pytest.mark.parametrize("name", ["segment", "embedding_map"])
+def test_a_folder_without_tokens_is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = ["--data", str(tmp_path)] if name == "segment" else []
+    monkeypatch.setattr(sys, "argv", [name, "--tokens", str(tmp_path / "nowhere"), *data])
+    with pytest.raises(SystemExit, match="nowhere holds no tokens"):
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+
+
 def test_retrieve_orders_by_similarity(said: dict[str, str]) -> None:
     _, *lines, summary = said["retrieve"].splitlines()
     similar = [float(line.split()[0]) for line in lines]
