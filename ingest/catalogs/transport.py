@@ -63,7 +63,10 @@ class Patient:
                 why = f"{why}, and has failed too often"
                 break
         where = redact(str(request.url)).partition("?")[0]
-        raise CatalogError(f"{where} keeps failing: {why}. What was found is kept; run the same command again later.")
+        raise CatalogError(
+            f"{where} keeps failing: {why}. Check the network and the address. With --out what was found is kept: run "
+            "the same command again later."
+        )
 
     def close(self) -> None:
         """Let go of connections."""

@@ -140,7 +140,9 @@ def _always(what: str) -> Fault:
 @pytest.mark.parametrize("what", ["429", "502", "503", "reset", "cut", "short"])
 def test_an_api_that_stays_broken_is_left_and_named(server: Server, what: str) -> None:
     server.fault = _always(what)
-    with pytest.raises(CatalogError, match=r"http://127\.0\.0\.1:\d+/search keeps failing: .*run the same") as caught:
+    with pytest.raises(
+        CatalogError, match=r"http://127\.0\.0\.1:\d+/search keeps failing: .*With --out .*run the same"
+    ) as caught:
         _search(server, DateRange(start=date(2023, 6, 1), end=date(2023, 6, 30)))
     assert "\n" not in str(caught.value)
     assert len(server.of("search")) <= stac_api.THREADS * transport.TRIES
