@@ -31,7 +31,7 @@ def _run(asked: Namespace) -> int:
     if asked.json:
         sys.stdout.write(record.dumps({"results": results, **counts}).decode() + "\n")
         return 0
-    table = Table(title=", ".join(f"{count} {name}" for name, count in counts.items()))
+    table = Table(title=", ".join(f"{count} {name}" for name, count in counts.items() if count))
     for column in ("probe", "metric", "value", "chance"):
         table.add_column(column)
     for one in results:

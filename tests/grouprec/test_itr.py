@@ -171,7 +171,10 @@ def test_two_ranks_compute_what_one_does(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--data", "nowhere"], "userRatingTrain.txt is not there"),
+        (
+            ["--data", "nowhere"],
+            "userRatingTrain.txt is not there. Give a folder in the format of Mafengwo and CAMRa2011, a .csv",
+        ),
         (["--data", "planted:users=x"], "none of"),
         (["--data", DATA, "--mode", "best"], "'best' is none of paper"),
         (["--data", DATA, "--epochs", "0"], "--epochs 0"),
@@ -186,6 +189,16 @@ def test_wrong_requests_are_errors(tmp_path: Path, flags: list[str], message: st
     with pytest.raises(UsageError) as error:
         command.run(asked, around)
     assert message in str(error.value)
+
+
+def test_where_the_page_lies_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("train.grouprec.planted_check.check", list)
+    flags = ["--data", DATA, "--out", str(tmp_path / "out"), "--mode", "bpr", "--epochs", "1"]
+    said: list[str] = []
+    around = Surroundings(peers=Peers(), say=said.append, asked_to_stop=lambda: False)
+    assert command.run(itr.parser().parse_args([*flags, "--report", str(tmp_path / "page")]), around)
+    assert said[-1].startswith(f"{tmp_path}/page/report.html")
+    assert (tmp_path / "page" / "report.html").exists()
 
 
 def test_a_malformed_line_ends_with_code_2_and_no_traceback(tmp_path: Path) -> None:

@@ -275,7 +275,10 @@ def test_the_command(
     assert json.loads(capsys.readouterr().out)["results"][0]["metric"] == "top-1"
     monkeypatch.setattr("sys.argv", flags)
     assert command.main() == 0
-    assert "kNN 20" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "kNN 20" in told
+    assert "90 train, 60 test, 3 classes" in " ".join(told.split())
+    assert "never seen" not in told
     monkeypatch.setattr("sys.argv", [*flags[:2], "nowhere.parquet", *flags[3:]])
     assert command.main() == 2
     assert capsys.readouterr().err.count("\n") == 1

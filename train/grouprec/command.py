@@ -53,7 +53,9 @@ def run(asked: Namespace, around: Surroundings) -> bool:
         for warning in tabulate.warnings(outcomes):
             around.say(f"warning: {warning}")
         if asked.report is not None:
-            report.publish(Store.at(asked.report), outcomes, planted_check.check(), _defects(found))
+            page = Store.at(asked.report)
+            report.publish(page, outcomes, planted_check.check(), _defects(found))
+            around.say(f"{page.url.rstrip('/')}/report.html: to be opened in any browser")
         _show(tabulate.lines(outcomes), as_json=asked.json)
     return True
 

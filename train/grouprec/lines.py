@@ -61,7 +61,8 @@ def lines(store: Store, name: str) -> Iterator[Line]:
         text = store.read(name).decode(errors="replace")
     except (FileNotFoundError, NotADirectoryError) as error:
         raise UsageError(
-            f"{store.url.rstrip('/')}/{name} is not there. Give a folder in the format of Mafengwo and CAMRa2011."
+            f"{store.url.rstrip('/')}/{name} is not there. Give a folder in the format of Mafengwo and CAMRa2011, "
+            "a .csv or .parquet table, or planted:users=2000."
         ) from error
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
