@@ -103,7 +103,7 @@ def _join(backend: str, timeout: timedelta) -> None:
     them need a new store each time, which the launcher's environment asks for.
     """
     _wait.set(timeout)
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
     if restarts == 0 or os.environ.get(_NEW_STORES) == "1" or os.environ.get("GROUP_WORLD_SIZE") != "1":

@@ -110,6 +110,7 @@ def _end_well(run: Training, launchers: list[Any]) -> None:
     assert [one.returncode for one in launchers] == [0] * len(launchers), run.told()
 
 
+@pytest.mark.soak  # the next one ends in the same files, and more happens to it
 @pytest.mark.train
 def test_two_machines_train_as_two_ranks_of_one(local: tuple[Path, Path], tmp_path: Path) -> None:
     data, calm = local

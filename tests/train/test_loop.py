@@ -17,7 +17,7 @@ from torch import nn
 
 from pipeline.errors import CorruptShard, PretrainError, SourceError, StreamError, UsageError
 from pipeline.store import Store
-from train import checkpoint, croma, flags, ranks
+from train import checkpoint, croma, launch, ranks
 from train.batch import Batch, Losses
 from train.fence import claim
 from train.meter import Meter, read_rows, steady
@@ -237,7 +237,7 @@ def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(flags, "fit", interrupt)
+    monkeypatch.setattr(launch, "fit", interrupt)
     monkeypatch.setattr("sys.argv", ["croma.py", "--recipe", "tiny", "--data", "x", "--out", "y"])
     assert croma.main() == 130
     assert capsys.readouterr().err == "interrupted: the same command with --resume goes on from the last checkpoint\n"
