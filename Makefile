@@ -30,12 +30,13 @@ demo: $(READY)  ## an area in, a resumed CROMA checkpoint out, offline, in RUN=r
 test: $(READY)  ## run the tests; those that need ../shared skip without it
 	$(PY) -m pytest
 
+# Three workers on two cores: tests of servers, launchers and networks mostly wait.
 check: $(READY)  ## formatting, lint, types, architecture, documents, then the tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -n 2 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile
 
 soak: $(READY)  ## the long versions of the fault tests
 	$(PY) -m pytest -m soak

@@ -12,5 +12,5 @@ for side in ingest train; do
   [[ $side != train ]] || tests+=(tests/grouprec)
   # PYTHONPATH is unset so that only what the extra installed can be imported.
   # What takes long has run with both sides installed; here it is asked what each side needs.
-  env -u PYTHONPATH "$home/$side/bin/python" -m pytest -q -n 2 --dist loadfile -p no:cacheprovider -m "not slow and not soak" "${tests[@]}"
+  env -u PYTHONPATH "$home/$side/bin/python" -m pytest -q -n 3 --dist loadfile -p no:cacheprovider -m "not slow and not soak" "${tests[@]}"
 done
