@@ -8,15 +8,16 @@ PretrainError
 │   ├── BandMismatch      bands are missing or not where their names say
 │   └── CorruptShard      a member's bytes are not those that the index promised
 ├── SourceError       the outside world failed after retries
-│   ├── CatalogError      a STAC search failed
+│   ├── CatalogError      a STAC search failed: the catalog is not what it should be
+│   │   └── CatalogUnavailable  it does not answer
 │   ├── ReadError         an asset's pixels could not be read
 │   └── UnitsFailed       some units of a build failed, the others are kept
 └── StreamError       ranks cannot be served fairly, or checkpoint and manifest disagree
 ```
 
 A message says what failed, with the values, then what to do. Command lines print it without a traceback and exit with
-code 2, or with 69 (EX_UNAVAILABLE) for a SourceError, so that a scheduler knows what to start again. Hrefs lose their
-query and their user part before they reach a message: signed URLs are secrets.
+code 2, or with 69 (EX_UNAVAILABLE) where the outside world failed, so that a scheduler knows what to start again. Hrefs
+lose their query and their user part before they reach a message: signed URLs are secrets.
 """
 
 import functools
@@ -59,7 +60,15 @@ class SourceError(PretrainError):
 
 
 class CatalogError(SourceError):
-    """A STAC catalog is not there or does not answer."""
+    """A STAC catalog is not there, or is none."""
+
+    exit_code = 2
+
+
+class CatalogUnavailable(CatalogError):
+    """A STAC API does not answer, or keeps failing."""
+
+    exit_code = SourceError.exit_code
 
 
 class ReadError(SourceError):

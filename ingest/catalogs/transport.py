@@ -18,7 +18,7 @@ from requests.adapters import HTTPAdapter
 
 from ingest.catalogs.budget import Budget
 from ingest.catalogs.profiles import Profile
-from pipeline.errors import CatalogError, redact
+from pipeline.errors import CatalogUnavailable, redact
 
 TRIES = 6
 """How often one request is sent."""
@@ -45,7 +45,7 @@ class Patient:
         """The answer, after as many tries as it takes.
 
         Raises:
-            CatalogError: the host kept failing.
+            CatalogUnavailable: the host kept failing.
         """
         budget = budget_of(str(request.url), self.profile)
         for attempt in range(TRIES):
@@ -63,7 +63,7 @@ class Patient:
                 why = f"{why}, and has failed too often"
                 break
         where = redact(str(request.url)).partition("?")[0]
-        raise CatalogError(
+        raise CatalogUnavailable(
             f"{where} keeps failing: {why}. Check the network and the address. With --out what was found is kept: run "
             "the same command again later."
         )
