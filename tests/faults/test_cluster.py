@@ -206,7 +206,7 @@ def test_a_scheduler_that_vanishes_is_one_message_and_the_build_goes_on_without_
         finally:
             driver.kill()
         slow["is"] = False
-        assert (driver.returncode, printed) == (2, "")
+        assert (driver.returncode, printed) == (69, "")
         assert "ingest: the dask scheduler is gone" in said
         assert f"\n  ingest build-shards --aoi {tiny.aoi}" in said
         assert "Traceback" not in said
