@@ -99,8 +99,7 @@ def test_the_machines_of_a_killed_test_are_gone_once_others_are_made() -> None:
     with subprocess.Popen([sys.executable, "-c", KILLED], env=environment, **pipes) as test:
         namespace, process = test.stdout.readline().split()
         test.kill()
-    assert Path("/run/netns", namespace).exists()
-    with joined(["b"]):
+    with joined(["b"]):  # or another test beside this one, which sweeps as well
         assert not Path("/run/netns", namespace).exists()
         end_s = time.monotonic() + 20
         with contextlib.suppress(FileNotFoundError):
