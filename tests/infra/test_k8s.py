@@ -264,7 +264,7 @@ def test_secrets_come_from_the_cluster(overlay: str) -> None:
     for container in [one for pod in _pods(overlay) for one in manifests.containers(pod)]:
         known = manifests.environment(overlay, container, given)
         assert not [name for name in known if re.search(r"SECRET|TOKEN|PASSWORD|ACCESS_KEY", name)]
-        local = "/work/" in known.get("RUN", "") or container["args"][:2] == ["dask", "scheduler"]
+        local = "/scratch/" in known.get("RUN", "") or container["args"][:2] == ["dask", "scheduler"]
         assert local or {"secretRef": {"name": "object-store"}} in container["envFrom"]
 
 
