@@ -55,7 +55,8 @@ def start(precision: str, *, timeout_s: float = RANK_TIMEOUT_S) -> Accelerator:
         timeout_s: how long any exchange waits for a rank that is silent; then it fails.
 
     Raises:
-        UsageError: several processes were asked for, but each would train alone; or something that is not done here.
+        UsageError: several processes were asked for, but each would train alone, or two on one GPU; or something that
+            is not done here.
     """
     plugins.refuse(os.environ)
     if "MASTER_ADDR" in os.environ and "WORLD_SIZE" not in os.environ and "ACCELERATE_USE_CPU" in os.environ:
@@ -71,6 +72,11 @@ def start(precision: str, *, timeout_s: float = RANK_TIMEOUT_S) -> Accelerator:
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)
     # Without `cpu` accelerate forms no process group where there is no GPU: each rank would train alone.
     cpu = not torch.cuda.is_available() or os.environ.get("ACCELERATE_USE_CPU", "false").lower() == "true"
+    if not cpu and on_this_machine() > torch.cuda.device_count():
+        raise UsageError(
+            f"{on_this_machine()} processes were launched on a machine of {torch.cuda.device_count()} GPUs, and each "
+            "needs its own. Give accelerate launch a smaller --num_processes (that of all machines together)."
+        )
     _join("gloo" if cpu else "nccl", timedelta(seconds=timeout_s))
     accelerator = Accelerator(cpu=cpu, mixed_precision=precision, kwargs_handlers=[ddp])
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):

@@ -1,6 +1,7 @@
 """Training from shards on a device: what the reader lets of the step's speed through.
 
     python tests/benchmarks/feed.py --recipe base --batch 512 --threads 4 8 16 --chip-px 264
+    python tests/benchmarks/feed.py --recipe base --batch 512 --threads 4 --processes 0 1 2 3
     python tests/benchmarks/feed.py --recipe tiny --batch 16 --chip-px 120 --threads 2 --steps 20
 
 Each row is a run of `train.job` on pairs that it made before: no accelerate launch, no checkpoint but the last. The
@@ -9,12 +10,13 @@ shards are in the page cache. Medians of the second half of the steps; nothing h
 
 import argparse
 import dataclasses
+import itertools
 import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,18 +39,26 @@ TOLD = ("samples_per_s", "data_wait_share", "mfu", "memory_mb")
 def main() -> None:
     """Measure and print."""
     asked = arguments().parse_args()
-    threads, asked.threads = asked.threads, None
     with tempfile.TemporaryDirectory(prefix="feed-") as folder:
         data = Path(folder) / "data"
         shards.write(data, codec=asked.codec, sizes=[64] * (asked.samples // 64), side=asked.chip_px)
-        report([row(asked, folder, count, compiled) for compiled, count in runs(asked, threads)], asked)
+        report([row(asked, folder, each) for each in runs(asked)], asked)
 
 
-def runs(asked: argparse.Namespace, threads: list[int]) -> Iterator[tuple[bool, int]]:
-    """What is compared: compiled or not, and readers."""
-    for compiled in (False, True) if asked.compile else (False,):
-        for count in threads:
-            yield compiled, count
+class Run(NamedTuple):
+    """What is compared."""
+
+    compiled: bool
+    processes: int
+    """That read; 0: threads of the trainer do."""
+    threads: int
+    """In each of them."""
+
+
+def runs(asked: argparse.Namespace) -> Iterator[Run]:
+    """Every combination that was asked for."""
+    compiled = (False, True) if asked.compile else (False,)
+    return itertools.starmap(Run, itertools.product(compiled, asked.processes, asked.threads))
 
 
 def arguments() -> argparse.ArgumentParser:
@@ -56,7 +66,10 @@ def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--recipe", choices=sorted(croma.RECIPES), default="tiny")
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--threads", type=int, nargs="+", default=[4], help="readers, one row for each number")
+    parser.add_argument(
+        "--threads", type=int, nargs="+", default=[4], help="readers of each process, one row for each number"
+    )
+    parser.add_argument("--processes", type=int, nargs="+", default=[0], help="that read; 0: threads of the trainer do")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--samples", type=int, default=512, help="in shards of 64")
     parser.add_argument("--chip-px", type=int, default=264)
@@ -67,14 +80,15 @@ def arguments() -> argparse.ArgumentParser:
     return parser
 
 
-def row(asked: argparse.Namespace, folder: str, threads: int, compiled: bool) -> dict[str, Any]:
+def row(asked: argparse.Namespace, folder: str, run: Run) -> dict[str, Any]:
     """One run."""
-    out = f"{folder}/run-{threads}-{compiled}"
+    out = f"{folder}/run-{run.processes}-{run.threads}-{run.compiled}"
     recipe = croma.RECIPES[asked.recipe]()
     stream = dataclasses.replace(recipe.stream, global_batch=asked.batch)
     recipe = dataclasses.replace(recipe, stream=stream, steps=asked.steps)
     make: Callable[[], Any] = lambda: CromaObjective(recipe.model, seed=0)  # noqa: E731 - a name for its type
-    options = Options(data=f"{folder}/data", out=out, checkpoint_every=10**6, threads=threads, compile=compiled)
+    readers: dict[str, Any] = {"threads": run.threads, "reader_processes": run.processes}
+    options = Options(data=f"{folder}/data", out=out, checkpoint_every=10**6, compile=run.compiled, **readers)
     fit(recipe, options, objective=make)
     paces = [line["pace"] for line in read_rows(Store.at(out))[asked.steps // 2 :]]
     told = {name: [pace[name] for pace in paces] for name in TOLD}
@@ -83,8 +97,9 @@ def row(asked: argparse.Namespace, folder: str, threads: int, compiled: bool) ->
         "batch": asked.batch,
         "chip px": asked.chip_px,
         "codec": asked.codec,
-        "compiled": compiled,
-        "readers": threads,
+        "compiled": run.compiled,
+        "processes": run.processes,
+        "readers": run.threads,
         **{name: None if None in values else round(statistics.median(values), 3) for name, values in told.items()},
     }
 

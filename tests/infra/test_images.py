@@ -152,7 +152,8 @@ def test_the_pods_of_cpu_test_train_together(engine: podman.Podman, ingest: str,
             last = container["name"] == "train"
             how = ("--detach", f"--name=train-{index}", *network) if last else ("--rm", "--network=none")
             image = images[container["image"].partition("/")[2].partition(":")[0]]
-            mounts = ("--volume", f"{tmp_path / index}:/work", "--shm-size=1g", "--user=10001:10001")
+            (work,) = (mount["mountPath"] for mount in container["volumeMounts"] if mount["name"] == "work")
+            mounts = ("--volume", f"{tmp_path / index}:{work}", "--shm-size=1g", "--user=10001:10001")
             engine.must("run", *how, *podman.LOCKED, *mounts, *env, image, *words)
     for index in ("0", "1"):
         engine("wait", f"train-{index}", timeout_s=600)

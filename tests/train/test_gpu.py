@@ -27,9 +27,12 @@ from train.optim import OptimConfig
 from train.options import Options
 from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
+from train.stream import memory as shared
 from train.stream.config import Share, StreamConfig
 from train.stream.lanes import LanePlan
 from train.stream.loader import Loader
+from train.stream.memory import new_memory
+from train.stream.ring import Room
 from train.stream.samples import open_samples
 from train.stream.transforms import Augment
 
@@ -150,6 +153,7 @@ def test_bfloat16_is_near(run: Any, data: Store) -> None:
     torch.testing.assert_close(rounded, exact, rtol=0.03, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:TensorFloat32 tensor cores", "ignore:.torch.jit.script_method. is deprecated")
 def test_compiled_layers_compute_the_same(run: Any, data: Store) -> None:
     (batch,) = batches(run, data, "cuda", count=1)
     plain, compiled = objective(run, "cuda"), objective(run, "cuda")
@@ -158,6 +162,7 @@ def test_compiled_layers_compute_the_same(run: Any, data: Store) -> None:
     torch.testing.assert_close(loss, known, rtol=2e-5, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_the_host_does_not_wait_for_a_step(
     run: Any, data: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +185,30 @@ def test_the_host_does_not_wait_for_a_step(
         monkeypatch.setattr(loop, name, strict(getattr(loop, name)))
     train(run, data, str(tmp_path / "run"))
     assert len(checked) == 2 * run.steps
+
+
+ROOMS = {"image": Room(shape=(3, 1_000_000), dtype=torch.uint8)}
+
+
+def test_shared_memory_is_page_locked_as_long_as_it_is_there() -> None:
+    """What the next run maps lies where that of the last one lay."""
+    for _ in range(20):
+        image = new_memory(ROOMS, pinned=True).tensors["image"]
+        assert image.is_pinned()
+        assert image.to("cuda", non_blocking=True).sum() == 0
+
+
+def test_a_driver_that_refuses_to_page_lock_is_no_error() -> None:
+    memory = new_memory(ROOMS, pinned=True)
+    image = memory.tensors["image"]
+    shared._pin(memoryview(image.numpy()))  # CUDA refuses to do it twice
+    assert image.to("cuda").sum() == 0
+
+
+def test_runs_follow_one_another_in_a_process(pairs: Store, tmp_path: Path) -> None:
+    for number in range(3):
+        train(CROMA, pairs, str(tmp_path / str(number)), reader_processes=2)
+        _fresh()
 
 
 def test_numbers_come_late_and_right() -> None:

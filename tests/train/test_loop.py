@@ -207,6 +207,15 @@ def test_lone_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         ranks.start("no")
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ACCELERATE_USE_CPU", raising=False)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(UsageError, match=r"2 processes .* 1 GPUs.*--num_processes"):
+        ranks.start("no")
+
+
 def test_hashes_of_all_ranks_add_up_without_order() -> None:
     ranks.start("no")
     hashes = torch.tensor([2**63 - 1, -1, 5, -(2**62)])

@@ -3,9 +3,11 @@
 Axes: as in `ring`.
 """
 
+import contextlib
 import math
 import mmap
 import os
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -43,15 +45,19 @@ def new_memory(rooms: Mapping[str, Room], *, pinned: bool) -> Memory:
         raise UsageError("--reader-processes needs Linux. Leave it out, and give --threads more.")
     fd = os.memfd_create("batches", os.MFD_CLOEXEC)
     os.ftruncate(fd, _size(rooms))
-    memory = Memory(fd=fd, tensors=mapped(fd, rooms))
+    memory = memoryview(mmap.mmap(fd, _size(rooms)))
     if pinned:
-        _pin(memory, _size(rooms))
-    return memory
+        _pin(memory)
+    return Memory(fd=fd, tensors=_within(memory, rooms))
 
 
 def mapped(fd: int, rooms: Mapping[str, Room]) -> dict[str, Tensor]:
     """The tensors in `fd`, which may be closed then."""
-    memory, tensors, start = mmap.mmap(fd, _size(rooms)), {}, 0
+    return _within(memoryview(mmap.mmap(fd, _size(rooms))), rooms)
+
+
+def _within(memory: memoryview, rooms: Mapping[str, Room]) -> dict[str, Tensor]:
+    tensors, start = {}, 0
     for name, room in rooms.items():
         flat = torch.frombuffer(memory, dtype=room.dtype, count=math.prod(room.shape), offset=start)
         tensors[name] = flat.reshape(room.shape)
@@ -68,7 +74,19 @@ def _bytes(room: Room) -> int:
     return -(-math.prod(room.shape) * room.dtype.itemsize // _ALIGN) * _ALIGN
 
 
-def _pin(memory: Memory, size: int) -> None:
-    """Page-lock it for as long as this process lives. A driver that refuses makes copies slower, no more."""
-    start = min(tensor.data_ptr() for tensor in memory.tensors.values())
-    torch.cuda.cudart().cudaHostRegister(start, size, 0)  # type: ignore[no-untyped-call]
+def _pin(memory: memoryview) -> None:
+    """Page-lock it until its last tensor is gone. A driver that refuses makes copies slower, no more."""
+    start = torch.frombuffer(memory, dtype=torch.uint8).data_ptr()
+    refused = int(torch.cuda.cudart().cudaHostRegister(start, memory.nbytes, 0))  # type: ignore[no-untyped-call]
+    if refused:
+        # CUDA keeps the refusal and would tell it of the next kernel, whoever starts that.
+        with contextlib.suppress(RuntimeError):
+            torch.zeros(1, device="cuda")
+        return
+    weakref.finalize(memory, _unpin, memory.obj, start).atexit = False
+
+
+def _unpin(_: object, start: int) -> None:
+    """Before it is unmapped, for which the first argument is held: what lay here next would pass for page-locked."""
+    torch.cuda.synchronize()
+    torch.cuda.cudart().cudaHostUnregister(start)  # type: ignore[no-untyped-call]
