@@ -1,9 +1,13 @@
 """constraints.txt pins what pyproject.toml asks for, by name and version only."""
 
+import ast
 import re
+import sys
 import tomllib
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import pytest
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -30,3 +34,27 @@ def test_pins_are_usable_anywhere() -> None:
 
 def test_torchvision_is_not_a_dependency() -> None:
     assert "torchvision" not in PINS
+
+
+SIDES = {"pipeline": ("s3",), "ingest": ("ingest",), "train": ("train",)}
+"""What each package of ours may import: what the project always depends on, and these extras."""
+
+
+def _imported(package: str) -> set[str]:
+    """Everything that its modules import, at their top or within, but the standard library and ourselves."""
+    names = set()
+    for path in (ROOT / package).rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.partition(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names.add(node.module.partition(".")[0])
+    return names - set(SIDES) - set(sys.stdlib_module_names)
+
+
+@pytest.mark.parametrize("package", SIDES)
+def test_what_a_side_imports_is_what_its_extra_installs(package: str) -> None:
+    texts = PROJECT["dependencies"] + [one for name in SIDES[package] for one in PROJECT["optional-dependencies"][name]]
+    declared, owners = {Requirement(text).name for text in texts}, packages_distributions()
+    missing = {name for name in _imported(package) if not declared & set(owners.get(name, ()))}
+    assert not missing, f"{package} imports {sorted(missing)}, which pyproject.toml does not name for it"
