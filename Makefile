@@ -41,7 +41,7 @@ check: $(READY)  ## formatting, lint, types, architecture, documents, then the t
 soak: $(READY)  ## the long versions of the fault tests
 	$(PY) -m pytest -m soak
 
-wall: $(READY)  ## install each side alone in its own environment and run its tests: neither needs the other
+wall: $(READY)  ## install each side alone in its own environment and run its commands: neither needs the other
 	examples/wall.sh
 
 oracle: $(ORACLE)/.ready  ## create .venv-oracle with torchgeo, which the tests compare with (1.3 GB; nothing happens when it is up to date)
