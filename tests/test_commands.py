@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from documents import blocks, typed
 from harness import ROOT
 
 typer = pytest.importorskip("typer", reason="needs the ingest extra")
@@ -43,14 +44,13 @@ class Refused(Exception):
 
 
 def _commands(text: str, where: str) -> Iterator[Command]:
-    for line in text.replace("\\\n", " ").splitlines():
-        typed = line.strip().removeprefix("$ ")
-        if FIRST.match(typed):
-            yield Command(where=where, words=tuple(shlex.split(typed, comments=True)))
+    for line in typed(text):
+        if FIRST.match(line):
+            yield Command(where=where, words=tuple(shlex.split(line, comments=True)))
 
 
 def _in_blocks(path: Path) -> str:
-    return "\n".join(re.findall(r"^```(?:\w*)\n(.*?)^```", path.read_text(), re.DOTALL | re.MULTILINE))
+    return "\n".join(block.text for block in blocks(path))
 
 
 def _docstring(path: Path) -> str:
