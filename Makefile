@@ -38,7 +38,7 @@ check: $(READY)  ## formatting, lint, types, architecture, documents, then the t
 	.venv/bin/lint-imports
 	$(PY) -m pytest -n 3 --dist loadfile
 
-soak: $(READY)  ## the long versions of the fault tests
+soak: $(READY)  ## the long versions of the fault tests, and every command of the READMEs
 	$(PY) -m pytest -m soak
 
 wall: $(READY)  ## install each side alone in its own environment and run its commands: neither needs the other
