@@ -41,13 +41,14 @@ from train.reporting import (
     curves,
     encoded,
     fits,
+    history,
     learning,
     painting,
     projection,
     repeat,
     story,
 )
-from train.reporting.folder import open_run
+from train.reporting.folder import RunFolder, open_run
 from train.reporting.intervals import wilson
 from train.stream.config import StreamConfig
 from train.stream.where import where
@@ -178,8 +179,9 @@ def test_what_happened_on_the_way_is_marked(run: Path, html: str) -> None:
     marks = learning.marks_of(open_run(str(run)))
     assert marks.resumed == [6]
     assert marks.skipped == [8]
-    assert html.count("<title>resumed behind step 6</title>") == html.count("<title>step 8 was skipped</title>") > 8
-    assert "resumed behind step 6; 1 steps were not learned from: 8" in shown(html)
+    skipped = "<title>not learned from: step 8</title>"
+    assert html.count("<title>resumed behind step 6</title>") == html.count(skipped) > 8
+    assert "resumed behind step 6; 1 step was not learned from: 8" in shown(html)
 
 
 def test_pace_is_that_of_the_rows(run: Path, html: str) -> None:
@@ -198,6 +200,48 @@ def test_probes_beside_their_baselines(html: str) -> None:
         low, high = map(float, between.split(" to "))
         assert low - 1e-3 <= float(value) <= high + 1e-3
         assert (low, high) == pytest.approx(wilson(float(value), int(samples)), abs=2e-3)
+
+
+def test_rows_are_read_as_the_meter_reads_them(run: Path, copied: Path) -> None:
+    wanted = read_rows(open_run(str(run)).store)
+    whole = (copied / "metrics.jsonl").read_bytes()
+    cut = whole[: whole.rindex(b'"parts"')]  # as a kill leaves the last line
+    (copied / "metrics.jsonl").write_bytes(cut + b"\n\n7\n" + json.dumps({"step": 13, "new": {"x": 2}}).encode())
+    found = history.read(open_run(str(copied)).store, "metrics.jsonl")
+    assert (len(found), found.broken) == (12, 2)
+    for name, of in (("loss", lambda row: row["loss"]), ("parts.mae", lambda row: row["parts"]["mae"])):
+        np.testing.assert_array_equal(found.column(name), [*map(of, wanted[:11]), np.nan])
+    np.testing.assert_array_equal(found.column("new.x"), [np.nan] * 11 + [2])
+    assert np.isnan(found.column("pace.mfu")).all()
+
+
+def _long(run: RunFolder, steps: int) -> RunFolder:
+    """The same run, of so many steps: one of a hundred was skipped, and it was resumed every fiftieth."""
+    draw = np.random.default_rng(0)
+    names = ("loss", "lr", "grad_norm", "parts.mae", "parts.sar", "pace.samples_per_s", "pace.data_wait_share")
+    columns = {name: draw.normal(5, 1, steps) for name in names}
+    columns |= {"step": np.arange(1.0, steps + 1), "skipped": (np.arange(steps) % 100 == 0) * 1.0}
+    resumed = tuple(range(steps // 50, steps, steps // 50))
+    return dataclasses.replace(run, history=history.History(columns=columns, broken=0), resumed=resumed)
+
+
+def test_the_page_of_a_long_run_is_no_larger(run: Path) -> None:
+    sizes = [
+        len(learning.section(_long(open_run(str(run)), steps)) + learning.pace(_long(open_run(str(run)), steps)))
+        for steps in (50_000, 150_000)
+    ]
+    assert sizes[1] < 1.05 * sizes[0] < 500_000
+
+
+def test_a_spike_of_a_long_run_is_seen() -> None:
+    values = np.random.default_rng(0).normal(size=100_000)
+    values[77_777] = 1e6
+    steps = np.arange(100_000.0)
+    assert (77_777, 1e6) in [*zip(*curves.swung(steps, values), strict=True)]
+    assert max(curves.usual(values)) < 5
+    drawn = curves.curve("loss", steps, values, marks=curves.Marks())
+    assert "outside the picture: " in drawn
+    assert "1,000,000" in drawn
 
 
 def test_without_a_checkpoint_the_rest_is_shown(copied: Path) -> None:

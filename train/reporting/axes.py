@@ -80,6 +80,9 @@ def grid(frame: Frame, x_name: str, *, x_ticks: bool = True) -> list[str]:
 
 def _short(value: float) -> str:
     """As few characters as a tick needs."""
-    if value and not 1e-3 <= abs(value) < 1e4:
-        return f"{value:.3g}".replace("e-0", "e-").replace("e+0", "e")
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= max(size, 1e4):
+            return f"{value / size:.4g}{letter}"
+    if value and abs(value) < 1e-3:
+        return f"{value:.3g}".replace("e-0", "e-")
     return f"{round(value, 6):g}"

@@ -12,6 +12,8 @@ from train import checkpoint, fence, meter, rows
 from train.features import RUNS
 from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
+from train.reporting import history
+from train.reporting.history import History
 from train.resume import RUN_NAME
 
 
@@ -25,8 +27,8 @@ class RunFolder:
     """What it wrote down when it began; empty where that is gone."""
     recipe: CromaRun | SatmaeRun | None
     """What it computes; None where this release cannot read it."""
-    rows: Sequence[Mapping[str, Any]]
-    """One a step."""
+    history: History
+    """What was written down of each step."""
     probes: Sequence[Mapping[str, Any]]
     """One a probing."""
     checkpoints: tuple[int, ...]
@@ -45,7 +47,7 @@ class RunFolder:
     @property
     def done(self) -> int:
         """Steps."""
-        return int(self.rows[-1]["step"]) if self.rows else 0
+        return int(self.history.column("step")[-1]) if len(self.history) else 0
 
     @property
     def data(self) -> str | None:
@@ -62,9 +64,9 @@ def open_run(url: str) -> RunFolder:
         SourceError: the store kept failing.
     """
     store = Store.at(url)
-    began, told = _json(store, RUN_NAME), [rows.read(store, name) for name in (meter.METRICS_NAME, meter.PROBES_NAME)]
+    began, steps = _json(store, RUN_NAME), history.read(store, meter.METRICS_NAME)
     finished = tuple(checkpoint.steps(store))
-    if not began and not told[0] and not finished:
+    if not began and not len(steps) and not finished:
         raise UsageError(
             f"{store.url} has no {RUN_NAME}, no {meter.METRICS_NAME} and no checkpoint, so it is not a run. "
             "Give the --out of train/croma.py or train/satmae.py (a run of train/itr.py has its page by --report)."
@@ -74,8 +76,8 @@ def open_run(url: str) -> RunFolder:
         store=store,
         began=began,
         recipe=_recipe(began),
-        rows=told[0],
-        probes=told[1],
+        history=steps,
+        probes=rows.read(store, meter.PROBES_NAME),
         checkpoints=finished,
         attempts=len(starts),
         resumed=tuple(sorted({int(one["first_step"]) for one in starts[1:] if one.get("first_step")})),

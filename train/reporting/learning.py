@@ -1,8 +1,7 @@
 """How the run learned, and how fast: sections from the rows of steps and of probings."""
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,8 +9,9 @@ from pipeline.page.document import Number, table
 from pipeline.page.drawing import legend
 from train.recipes.croma import CromaRun
 from train.reporting import words
-from train.reporting.curves import Floats, Guide, Marks, curve
+from train.reporting.curves import Guide, Marks, curve
 from train.reporting.folder import RunFolder
+from train.reporting.history import Floats
 
 _PACE = {
     "samples_per_s": ("Throughput, samples/s", 1.0),
@@ -20,20 +20,22 @@ _PACE = {
     "memory_mb": ("Largest memory so far, MB", 1.0),
 }
 """Of a row's pace: title, and what it is multiplied by."""
+_SOME = 20
+"""Steps that are listed."""
 _NO_MFU = "Model FLOPs utilisation is not known: train/pace.py does not list this run's device."
 
 
 def section(run: RunFolder) -> str:
     """Loss by part, rate and gradient."""
-    if not run.rows:
+    if not len(run.history):
         return words.absent("no step is written down: the run did not come to the end of its first one.")
     marks, guides = marks_of(run), _guides(run)
     figures = [
         curve(f"Loss: {name}", *points, marks=marks, guide=guides.get(name)) for name, points in losses(run).items()
     ]
     figures += [
-        curve("Learning rate", *series(run.rows, "lr"), marks=marks, colour="var(--c5)"),
-        curve("Gradient norm, before clipping", *series(run.rows, "grad_norm"), marks=marks, colour="var(--c5)"),
+        curve("Learning rate", *series(run, "lr"), marks=marks, colour="var(--c5)"),
+        curve("Gradient norm, before clipping", *series(run, "grad_norm"), marks=marks, colour="var(--c5)"),
     ]
     return (
         words.plots(figures)
@@ -51,16 +53,16 @@ def section(run: RunFolder) -> str:
 
 def pace(run: RunFolder) -> str:
     """Throughput, utilisation and waiting."""
-    if not run.rows:
+    if not len(run.history):
         return words.absent("no step is written down.")
     marks, figures, rows = marks_of(run), [], []
     for name, (title, factor) in _PACE.items():
-        steps_N, values_N = series([row["pace"] | {"step": row["step"]} for row in run.rows], name)
+        steps_N, values_N = series(run, f"pace.{name}")
         known = values_N[np.isfinite(values_N)] * factor
         if len(known):
             figures.append(curve(title, steps_N, values_N * factor, marks=marks, colour="var(--c2)"))
             rows.append((title, *(Number(words.number(x)) for x in (np.median(known), known.min(), known.max()))))
-    no_mfu = "" if any(row["pace"].get("mfu") is not None for row in run.rows) else f"<p>{_NO_MFU}</p>"
+    no_mfu = "" if np.isfinite(run.history.column("pace.mfu")).any() else f"<p>{_NO_MFU}</p>"
     return (
         words.plots(figures)
         + no_mfu
@@ -92,27 +94,24 @@ def probes(run: RunFolder) -> str:
     return "<h3>Probes on the validation split, during training</h3>" + words.plots(figures)
 
 
-def series(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[Floats, Floats]:
+def series(run: RunFolder, name: str) -> tuple[Floats, Floats]:
     """Steps and values (N,) of one field; NaN where a row has none."""
-    values = [row.get(name) for row in rows]
-    steps = np.array([row["step"] for row in rows], np.float64)
-    return steps, np.array([np.nan if value is None else value for value in values], np.float64)
+    return run.history.column("step"), run.history.column(name)
 
 
 def losses(run: RunFolder) -> dict[str, tuple[Floats, Floats]]:
     """The loss (`total`) and its parts over the steps."""
-    parts = {name: None for row in run.rows for name in row["parts"]}
-    found = {"total": series(run.rows, "loss")}
-    for name in parts:
-        found[name] = series([row["parts"] | {"step": row["step"]} for row in run.rows], name)
-    return found if len(parts) != 1 else {"total": found["total"]}
+    parts = run.history.within("parts")
+    found = {"total": series(run, "loss")}
+    return found | ({name: series(run, f"parts.{name}") for name in parts} if len(parts) != 1 else {})
 
 
 def marks_of(run: RunFolder) -> Marks:
     """Where the run went on, and what it skipped."""
+    skipped_N = run.history.column("skipped") == 1
     return Marks(
         resumed=[step for step in run.resumed if step <= run.done],
-        skipped=[row["step"] for row in run.rows if row["skipped"]],
+        skipped=run.history.column("step")[skipped_N].astype(int).tolist(),
     )
 
 
@@ -132,17 +131,27 @@ def _guides(run: RunFolder) -> dict[str, Guide]:
 
 def _events(run: RunFolder) -> str:
     marks = marks_of(run)
-    quarantined = sum(row.get("quarantined", 0) for row in run.rows)
+    quarantined = int(np.nansum(run.history.column("quarantined")))
     said = [
-        f"resumed behind step {', '.join(map(str, marks.resumed))}" if marks.resumed else "",
+        f"resumed behind step {_some(marks.resumed)}" if marks.resumed else "",
         f"started {run.attempts} times" if run.attempts > 1 and not marks.resumed else "",
-        f"{len(marks.skipped)} steps were not learned from: {', '.join(map(str, marks.skipped[:20]))}"
+        f"{_counted(len(marks.skipped), 'step was', 'steps were')} not learned from: {_some(marks.skipped)}"
         if marks.skipped
         else "no step was skipped",
-        f"{quarantined} samples were damaged and others stood in" if quarantined else "",
+        f"{_counted(quarantined, 'sample was', 'samples were')} damaged, and others stood in" if quarantined else "",
     ]
     dots = legend({"resumed": "var(--c3)", "skipped": "var(--bad)"})
     return f"{dots}<p>On the way: {'; '.join(filter(None, said))}.</p>"
+
+
+def _some(steps: Sequence[int]) -> str:
+    """The first of many."""
+    left = len(steps) - _SOME
+    return ", ".join(f"{step:,}" for step in steps[:_SOME]) + (f" and {left:,} more" if left > 0 else "")
+
+
+def _counted(count: int, one: str, several: str) -> str:
+    return f"{count:,} {one if count == 1 else several}"
 
 
 def _table(run: RunFolder) -> str:
@@ -151,5 +160,5 @@ def _table(run: RunFolder) -> str:
         known = np.where(np.isfinite(values_N), values_N, np.inf)
         at = int(known.argmin())
         cells = (*tenths(values_N), float(known[at]))
-        rows.append((name, *(Number(f"{value:.4f}") for value in cells), Number(f"{steps_N[at]:.0f}")))
+        rows.append((name, *(Number(f"{value:.4f}") for value in cells), Number(f"{steps_N[at]:,.0f}")))
     return table(("loss", "first tenth", "last tenth", "least", "at step"), rows)

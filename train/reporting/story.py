@@ -167,14 +167,14 @@ def _lead(found: Found) -> str:
 
 def _facts(found: Found) -> list[tuple[str, str]]:
     run, facts = found.run, []
-    if run.rows:
-        first, last = learning.tenths(learning.losses(run)["total"][1])
-        rate = float(np.median([row["pace"]["samples_per_s"] for row in run.rows]))
+    if len(run.history):
+        first, last = learning.tenths(run.history.column("loss"))
+        rate = float(np.nanmedian(run.history.column("pace.samples_per_s")))
         facts += [
             ("loss, first to last tenth", f"{first:.3f} \u2192 {last:.3f}"),
             ("samples/s, median", f"{rate:,.1f}"),
         ]
-        facts.append(("samples seen", f"{run.rows[-1]['samples']:,}"))
+        facts.append(("samples seen", f"{run.history.column('samples')[-1]:,.0f}"))
     derived = run.began.get("derived", {})
     if "parameters" in derived:
         facts.append(("parameters", f"{derived['parameters']:,}"))
