@@ -45,6 +45,7 @@ from train.reporting import (
     learning,
     painting,
     projection,
+    reading,
     repeat,
     story,
 )
@@ -145,6 +146,7 @@ def test_every_section_is_there_and_nothing_is_missing(html: str) -> None:
     assert re.findall(r"<h2>(.*?)</h2>", html) == SECTIONS
     assert re.findall(r"Not shown: (.*?)</p>", html) == [ONE_MONTH]
     assert "Parts of this page are missing" not in html
+    assert html.count("<b>Here:</b>") == 8, "a sentence of this run's own beside each figure"
     tags = Tags(html)
     assert tags.open == []
     assert sum(tag == "svg" for tag, _ in tags.seen) > 20
@@ -555,6 +557,63 @@ def test_band_statistics_are_those_of_pixels() -> None:
     np.testing.assert_allclose(found["s2"][1, 8], pair["s2"][1, 3].numpy().std(), rtol=1e-5)
     stack = torch.rand(3, 2, 5, 4, 4, generator=draw)
     np.testing.assert_allclose(encoded.band_statistics({"s2": stack})["s2"][0, 1], stack[0, :, 1].mean(), rtol=1e-6)
+
+
+def test_what_the_length_of_a_run_lets_expect() -> None:
+    short = reading.extent(samples=1920, train=72, published=192_000, name="base")
+    assert "each of 72 training samples 26.7 times" in short
+    assert "reads 192,000, 100 times as many. Expect flat" in short
+    assert "1.0 times as many. Expect" in reading.extent(samples=99, train=None, published=100, name="base")
+    assert "is a finding" in reading.extent(samples=100, train=None, published=100, name="base")
+    assert reading.ahead(done=12, steps=12) == ""
+    assert "1 of 12 steps" in reading.ahead(done=11, steps=12)
+
+
+def test_which_losses_fell() -> None:
+    assert reading.falls({"a": (2, 1), "b": (1, 0.999)}).startswith("all 2 fell")
+    said = reading.falls({"a": (2, 1), "same": (1, 1), "nothing": (math.nan, math.nan)})
+    assert said.startswith("1 of 3 fell")
+    assert "not same (1 → 1), nothing (nan → nan)" in said
+    assert "no better than guessing" in reading.guessing(math.log(16), math.log(16), 16)
+    assert "among 8.0 images instead of 16" in reading.guessing(math.log(8), math.log(16), 16)
+    assert reading.guessing(math.nan, math.log(16), 16) == ""
+
+
+def test_patches_are_as_flat_as_their_correlations() -> None:
+    said = reading.flat({"Sentinel-2": [0.6, -0.9, math.nan], "Sentinel-1": [0.0]})
+    assert "carries 18% of Sentinel-2's and 0% of Sentinel-1's variance" in said
+    assert reading.flat({"Sentinel-2": [math.nan]}) == ""
+    assert "waits 0.0%" in reading.waiting(0.0)
+    assert reading.waiting(math.nan) == ""
+
+
+def test_a_share_beside_others_is_judged_by_its_interval() -> None:
+    said = reading.beside(0.5, (0.4, 0.6), {"low": 0.39, "end": 0.4, "high": 0.61})
+    assert said.endswith("lies above low (0.390), and cannot be told from end (0.400), and lies below high (0.610).")
+    assert [reading.apart((0.4, 0.6), other) for other in ((0.1, 0.39), (0.1, 0.4), (0.7, 0.8))] == [
+        "above", "overlap", "below",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("one", "other"), [(0.5, 0.6), (0.9, 0.2), (0.61, 0.6)])
+def test_so_many_samples_tell_two_shares_apart(one: float, other: float) -> None:
+    count = reading.needed(one, other)
+    assert count is not None
+    assert reading.apart(wilson(one, count), wilson(other, count)) != "overlap"
+    fewer = int(count * 0.97) - 1
+    assert reading.apart(wilson(one, fewer), wilson(other, fewer)) == "overlap"
+    assert reading.needed(0.5, 0.5) is None
+    assert f"about {count:,} would" in reading.compared(one, {"untrained": other}, samples=fewer)
+    assert "untrained" in reading.compared(one, {"untrained": other}, samples=10 * count).split(":")[0]
+
+
+def test_a_rank_beside_what_it_could_be() -> None:
+    def said(trained: float, samples: int) -> str:
+        return reading.ranks(trained, untrained=2.0, bands=3.0, samples=samples, width=64)
+
+    assert said(2.5, 63).startswith("2.5 of at most 63 (63 samples cannot show more); training raised it from 2.0")
+    assert said(2.0, 64).startswith("2.0 of at most 64; training left it at 2.0")
+    assert "lowered it from 2.0" in said(1.5, 64)
 
 
 def test_running_means_are_those_of_a_plain_loop() -> None:

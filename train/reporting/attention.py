@@ -20,7 +20,7 @@ from train.models.blocks import Bias, CrossAttention, SelfAttention
 from train.models.croma import Croma
 from train.models.positions import AlibiRows, alibi_bias, grid_yx
 from train.models.satmae import Satmae
-from train.reporting import words
+from train.reporting import reading, words
 from train.reporting.axes import Frame, grid
 from train.reporting.encoded import batches, plan_of
 from train.stream.samples import Samples
@@ -69,6 +69,9 @@ def section(encoder: Encoder, samples: Samples) -> str:
         + words.told(
             "heads of one layer spread over near and far, and not all where their slope puts them.",
             "every head on the dashed line (attention to everything alike) or every head near 0 (to itself only).",
+            reading.moved(
+                _mean_move(layers, alone, even), "where their slopes put them" if alone is not None else "even"
+            ),
         )
         + _table(groups, alone)
     )
@@ -156,6 +159,12 @@ def weights_of(part: Attention, tokens_BLD: Tensor, *others: Any) -> Tensor:
         return scores_BNQK.softmax(dim=-1)
     scores_BNQK = scores_BNQK + (bias.rows(0, bias.query_yx.shape[-2]) if isinstance(bias, AlibiRows) else bias)
     return scores_BNQK.softmax(dim=-1)
+
+
+def _mean_move(layers: Sequence[Layer], alone: Tensor | None, even: float) -> float:
+    """Mean over heads and layers of how far content moves a head's distance, in patches."""
+    every = torch.stack([one.distance_N for one in layers])
+    return float((every - (even if alone is None else alone)).abs().mean())
 
 
 def _named(name: str, part: Attention) -> tuple[str, int]:

@@ -19,7 +19,7 @@ from pipeline.page.pictures import optical, radar
 from train.features import Encoder
 from train.probes.neighbours import recall
 from train.probes.online import PROJECTED
-from train.reporting import words
+from train.reporting import reading, words
 from train.reporting.encoded import RANDOM, TRAINED, Look
 from train.reporting.intervals import wilson
 
@@ -56,19 +56,20 @@ def section(encoder: Encoder, found: Look) -> str:
 
 def recalls(found: Look) -> str:
     """How often the right one is among the first hits, trained and untrained, with intervals."""
-    count, rows = len(found.ids), []
+    count, rows, here = len(found.ids), [], []
     for title, pair in (("radar finds optical", PROJECTED), ("optical finds radar", PROJECTED[::-1])):
         by = {who: recall(*(found.features[who][name] for name in pair), at=RECALLS) for who in (TRAINED, RANDOM)}
         for k in RECALLS:
             low, high = wilson(by[TRAINED][k], count)
+            others = {RANDOM: by[RANDOM][k], "chance": min(1.0, k / count)}
+            here.append(f"{title}, first {k}: {reading.beside(by[TRAINED][k], (low, high), others)}")
             rows.append(
                 (
                     title,
                     Number(str(k)),
                     Number(f"{by[TRAINED][k]:.3f}"),
                     Number(f"{low:.3f} to {high:.3f}"),
-                    Number(f"{by[RANDOM][k]:.3f}"),
-                    Number(f"{min(1.0, k / count):.3f}"),
+                    *(Number(f"{other:.3f}") for other in others.values()),
                 )
             )
     return (
@@ -77,6 +78,7 @@ def recalls(found: Look) -> str:
         + words.told(
             "the trained model's interval above chance and above the untrained model.",
             "intervals that hold chance: either nothing was learned, or there are too few samples to say so.",
+            " ".join((here[0], here[len(RECALLS) - 1])),
         )
     )
 

@@ -11,7 +11,7 @@ from pipeline.manifest import Manifest, Stats
 from pipeline.page.document import Number, table
 from pipeline.page.drawing import COLOURS, bars, cell_map, histogram, legend
 from pipeline.stats import BandStats
-from train.reporting import words
+from train.reporting import reading, words
 
 MOST_CELLS = 20_000
 """Samples on the map: more would make a page that no browser opens."""
@@ -28,6 +28,7 @@ def section(known: Manifest, index: pa.Table, stats: Stats) -> str:
         + words.told(
             "validation samples in blocks of their own, apart from those trained on, over all of the area.",
             "validation samples strewn among training ones: neighbours see the same ground, and every probe flatters.",
+            reading.sure(known.samples("val")),
         )
         + _distributions(rows, is_pair=known.kind == "pair")
         + _statistics(stats)

@@ -8,7 +8,7 @@ import numpy as np
 from pipeline.page.document import Number, table
 from pipeline.page.drawing import legend
 from train.recipes.croma import CromaRun
-from train.reporting import words
+from train.reporting import reading, words
 from train.reporting.curves import Guide, Marks, curve
 from train.reporting.folder import RunFolder
 from train.reporting.history import Floats
@@ -46,6 +46,7 @@ def section(run: RunFolder) -> str:
             "a twentieth of the steps.",
             "a part that stays where it began, that rises while the rate falls, or a gradient norm that grows step by "
             "step. Validation is further down: a training loss alone says nothing of what was learned.",
+            _here(run),
         )
         + _table(run)
     )
@@ -70,6 +71,7 @@ def pace(run: RunFolder) -> str:
             "flat throughput, and a share of waiting near 0: the device, not the disk, decides how long a run takes.",
             "waiting above a tenth (more readers, a cache, or --reader-processes help), throughput that sinks, or "
             "memory that climbs to the end.",
+            reading.waiting(_median(run.history.column("pace.data_wait_share"))),
         )
         + table(("each step", "median", "least", "most"), rows)
     )
@@ -122,10 +124,27 @@ def tenths(values_N: Floats) -> tuple[float, float]:
     return (float(known[:size].mean()), float(known[-size:].mean())) if len(known) else (math.nan, math.nan)
 
 
+def _here(run: RunFolder) -> str:
+    parts = {name: tenths(values_N) for name, (_, values_N) in losses(run).items()}
+    guide = _guides(run).get("contrastive")
+    if guide is None or "contrastive" not in parts:
+        return reading.falls(parts)
+    return reading.falls(parts) + reading.guessing(parts["contrastive"][1], guide.value, _batch(run))
+
+
+def _median(values_N: Floats) -> float:
+    known = values_N[np.isfinite(values_N)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _batch(run: RunFolder) -> int:
+    return run.recipe.stream.global_batch if run.recipe is not None else 0
+
+
 def _guides(run: RunFolder) -> dict[str, Guide]:
     if not isinstance(run.recipe, CromaRun):
         return {}
-    batch = run.recipe.stream.global_batch
+    batch = _batch(run)
     return {"contrastive": Guide(value=math.log(batch), name=f"guessing among {batch}: {math.log(batch):.2f}")}
 
 

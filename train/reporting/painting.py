@@ -16,7 +16,7 @@ from train import pictures
 from train.features import Encoder
 from train.models.satmae import Satmae
 from train.pictures import GREY, Reconstruction
-from train.reporting import words
+from train.reporting import reading, words
 from train.reporting.encoded import batches, plan_of
 from train.reporting.fits import Fit, fits
 from train.stream.loader import stretches
@@ -35,6 +35,7 @@ def section(encoder: Encoder, samples: Samples) -> str:
     made, count = reconstructions(encoder, samples)
     bands = encoder.run.stream.bands
     drawn = min(DRAWN, count)
+    found = {name: fits(one, bands[name], patch=encoder.patch_px) for name, one in made.items()}
     return (
         f"<p>Left to right: {', '.join(_PANELS)}. Validation samples, cut from the middle of their chips; masks of "
         f"seed {encoder.run.seed}. {_given_away(encoder)}</p>"
@@ -43,11 +44,12 @@ def section(encoder: Encoder, samples: Samples) -> str:
             "edges, rivers and fields that run on through hidden patches, and colours that fit their surroundings.",
             "flat patches (the model knows no more than a mean), a chessboard of patch borders, or the same patch "
             "painted everywhere.",
+            reading.flat({_NAMES[name]: [one.within for one in ones] for name, ones in found.items()}),
         )
         + f"<h3>How well hidden pixels are predicted ({count} samples)</h3>"
         + table(
             ("sensor", "band", "root mean squared error", "correlation", "correlation within patches"),
-            [row for name, one in made.items() for row in _rows(name, fits(one, bands[name], patch=encoder.patch_px))],
+            [row for name, ones in found.items() for row in _rows(name, ones)],
         )
         + words.told(
             "correlations well above 0, within patches, too; radar lower: nobody can foresee speckle.",
@@ -171,4 +173,4 @@ def _rows(sensor: str, found: Sequence[Fit]) -> list[tuple[object, ...]]:
 
 
 def _two(value: float) -> Number:
-    return Number("-" if math.isnan(value) else f"{value:.2f}")
+    return Number("-" if math.isnan(value) else f"{round(value, 2) + 0.0:.2f}")

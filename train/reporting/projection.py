@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline.page.document import Number, table
 from pipeline.page.drawing import COLOURS, legend, svg
 from train.probes.spectrum import rank_me
-from train.reporting import words
+from train.reporting import reading, words
 from train.reporting.axes import MARGINS, Frame, padded
 from train.reporting.encoded import BANDS, RANDOM, TRAINED, Look
 
@@ -45,7 +45,7 @@ def components(features_ND: Floats, count: int = 2) -> Components:
 
 def section(looks: Sequence[Look]) -> str:
     """Two pictures of the same points, and the effective rank of three kinds of features."""
-    name = "joint" if "joint" in looks[0].features[TRAINED] else "s2"
+    name = _name(looks[0])
     features = np.concatenate([one.features[TRAINED][name].double().numpy() for one in looks])
     if len(features) < 3 or features.shape[1] < 2:
         return words.absent("three samples and two features are needed for a plane.")
@@ -130,13 +130,26 @@ def _frame(points_N2: Floats) -> Frame:
     )
 
 
+def _name(one: Look) -> str:
+    """The features of all sensors."""
+    return "joint" if "joint" in one.features[TRAINED] else "s2"
+
+
 def _split(one: Look) -> str:
     return str(one.samples.rows["split"][0].as_py())
 
 
 def _ranks(looks: Sequence[Look]) -> str:
     held = looks[0]
-    rows = []
+    rows, joint = [], _name(held)
+    found = {whose: rank_me(held.features[whose][joint]) for whose in (TRAINED, RANDOM, BANDS)}
+    here = reading.ranks(
+        found[TRAINED],
+        untrained=found[RANDOM],
+        bands=found[BANDS],
+        samples=len(held.ids),
+        width=held.features[TRAINED][joint].shape[1],
+    )
     for whose in (TRAINED, RANDOM, BANDS):
         for name, values in held.features[whose].items():
             if "projected" not in name:
@@ -144,5 +157,7 @@ def _ranks(looks: Sequence[Look]) -> str:
     return (
         f"<h3>Effective rank (RankMe) of {len(held.ids)} {_split(held)} samples</h3>"
         + table(("features", "of", "effective rank", "of dimensions"), rows)
-        + words.told("a rank that training raised.", "a rank of a few: most dimensions say the same.")
+        + words.told(
+            "a rank that training raised.", "a rank of a few: most dimensions say the same.", f"{joint}, {here}"
+        )
     )

@@ -1,6 +1,6 @@
 """The page of a run, from top to bottom: read this first. What cannot be shown says why, and nothing else fails."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
 
@@ -11,6 +11,9 @@ from pipeline.errors import PretrainError, UsageError, redact
 from pipeline.page.document import document
 from pipeline.store import Store
 from train.features import Encoder, open_encoder
+from train.recipes import croma, satmae
+from train.recipes.croma import CromaRun
+from train.recipes.satmae import SatmaeRun
 from train.reporting import (
     attention,
     contact,
@@ -19,12 +22,21 @@ from train.reporting import (
     learning,
     painting,
     projection,
+    reading,
     repeat,
     words,
     worth,
 )
 from train.reporting.encoded import Look
 from train.reporting.folder import RunFolder, open_run
+
+_PUBLISHED: Mapping[str, Callable[[], CromaRun | SatmaeRun]] = {
+    "croma": croma.base,
+    "group": satmae.group_base,
+    "temporal": satmae.temporal_large,
+    "plain": satmae.plain_large,
+}
+"""The shortest recipe of the published training, by objective or by SatMAE's variant."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,8 +172,22 @@ def _lead(found: Found) -> str:
     missing = "".join(f"<li>{escape(name)}: {escape(redact(why))}</li>" for name, why in found.missing.items())
     return (
         f"<p>{escape(what)}; {state}: step {run.done:,} of {steps}. Pictures and probes are of {shown}.</p>"
+        f"<p>{escape(_expected(run))}</p>"
         + words.tiles(_facts(found))
         + (f"<p>Parts of this page are missing:</p><ul>{missing}</ul>" if missing else "")
+    )
+
+
+def _expected(run: RunFolder) -> str:
+    """What its length lets one expect of a run."""
+    if run.recipe is None or not len(run.history):
+        return ""
+    published = _PUBLISHED[getattr(run.recipe.model, "variant", run.recipe.objective)]()
+    return reading.ahead(done=run.done, steps=run.recipe.steps) + reading.extent(
+        samples=int(run.history.column("samples")[-1]),
+        train=run.began.get("derived", {}).get("samples"),
+        published=published.steps * published.stream.global_batch,
+        name=published.name,
     )
 
 

@@ -20,7 +20,7 @@ from train.probes.labels import Labels
 from train.probes.metrics import accuracy
 from train.probes.neighbours import nearest
 from train.probes.online import NEIGHBOURS
-from train.reporting import words
+from train.reporting import reading, words
 from train.reporting.encoded import BANDS, RANDOM, TRAINED, Look
 from train.reporting.intervals import wilson
 
@@ -123,6 +123,7 @@ def _task(title: str, known: Labels, train: Look, val: Look, *, seed: int) -> st
     chance = float((known.val_M[known.val_M >= 0] == most).double().mean())
     caption = f"{known.classes} classes, learned on {learned} samples, tried on {found[0].samples}. "
     caption += f"Dashed: always the most frequent class, {chance:.3f}."
+    here = [f"{one.probe}: {_compared(one, found)}" for one in found if one.whose == TRAINED]
     rows = [
         (
             one.probe,
@@ -137,7 +138,13 @@ def _task(title: str, known: Labels, train: Look, val: Look, *, seed: int) -> st
         head
         + f"<figure>{bars(found, chance)}<figcaption>{escape(caption)}</figcaption></figure>"
         + table(("probe", "features", "accuracy", "95 % interval", "samples"), rows)
+        + words.said(" ".join(here))
     )
+
+
+def _compared(one: Score, found: Sequence[Score]) -> str:
+    others = {other.whose: other.value for other in found if other.probe == one.probe and other.whose != TRAINED}
+    return reading.compared(one.value, others, samples=one.samples)
 
 
 def bars(found: Sequence[Score], chance: float) -> str:
