@@ -30,6 +30,7 @@ from train.models.positions import alibi_bias, alibi_slopes, grid_yx
 from train.models.satmae_config import SatmaeConfig
 from train.objective import SatmaeObjective
 from train.pictures import Reconstruction
+from train.probes import labels
 from train.probes.neighbours import recall
 from train.recipes import croma, satmae
 from train.recipes.run import narrowed, override
@@ -37,6 +38,7 @@ from train.recipes.satmae import SatmaeRun
 from train.reporting import (
     attention,
     axes,
+    classes,
     contact,
     curves,
     encoded,
@@ -52,6 +54,7 @@ from train.reporting import (
 from train.reporting.folder import RunFolder, open_run
 from train.reporting.intervals import wilson
 from train.stream.config import StreamConfig
+from train.stream.samples import open_samples
 from train.stream.where import where
 
 pytestmark = pytest.mark.train
@@ -469,6 +472,44 @@ def test_weights_are_those_that_the_model_uses(kind: str) -> None:
         mixed = (weights @ v.view(2, -1, heads, width // heads).transpose(1, 2)).transpose(1, 2).flatten(2)
         torch.testing.assert_close(part.to_out(mixed), part(x, *others))
     assert attend(x, x, x, heads=heads, bias=None).shape == x.shape
+
+
+def test_a_chip_of_several_classes_says_so() -> None:
+    raster = np.zeros((4, 4), np.uint8)
+    raster[:2] = 3
+    raster[2, :2], raster[2, 2:], raster[3, :3] = 1, 2, 5
+    half = classes.cover(np.where(raster == 5, 0, np.where(raster == 2, 1, raster)).astype(np.uint8))
+    assert (half.label, half.share, half.classes, half.mixed) == (3, 8 / 12, 2, False)
+    assert not classes.cover(np.repeat(np.uint8([3, 3, 1, 2]), 4)).mixed, "half is enough"
+    less = classes.cover(np.repeat(np.uint8([3, 3, 1, 2, 4]), 4), names=("Pastures", "Water"))
+    assert less.mixed
+    assert str(less) == "class 3 (40%)"
+    nothing, same = classes.cover(np.zeros((2, 2), np.uint8)), classes.cover(np.full((2, 2), 7, np.uint8))
+    assert (nothing.label, nothing.mixed, str(nothing), str(same)) == (None, False, "unknown", "class 7")
+    said = shown(classes.section([half, less, nothing, same]))
+    assert "3 chips have a label raster, with 1 to 4 classes each (median 2)" in said
+    assert "in 1 of them less than half" in said
+    assert "1 chips carry class names, 1 of them several" in said
+    assert "Pastures" in said
+    assert classes.section([nothing, classes.cover(None)]) == ""
+
+
+def test_covers_are_those_of_the_stored_labels(tmp_path: Path) -> None:
+    data = write_pairs(str(tmp_path), shards=(("train", 5),), classes=3)
+    samples = open_samples(data, "train", kind="pair", bands={}, told=True)
+    found = classes.covers(samples, range(5), 2)
+    assert [one.label for one in found] == labels.stored(samples, range(5), 2) == [None, 1, 2, None, 1]
+
+
+def test_no_two_classes_look_alike() -> None:
+    groups, dots = projection.grouped([None, *[one for label in range(1, 12) for one in [label] * label]])
+    assert groups[0] == "unknown"
+    assert groups[1] == groups[2] == "other classes"
+    assert groups[-1] == "class 11"
+    assert len(dots) == 9 == len({(one.colour, one.shape) for one in dots.values()})
+    points, axes_of = np.array([[0.0, 0], [1, 1], [2, 0]]), ("a", "b")
+    drawn = projection.scatter(points, [dots["unknown"]] * 3, "xyz", axes_of, hollow=(True, False, True))
+    assert drawn.count('fill="none"') == 2
 
 
 def test_components_are_those_of_a_singular_value_decomposition() -> None:

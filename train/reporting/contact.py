@@ -78,7 +78,7 @@ def recalls(found: Look) -> str:
         + words.told(
             "the trained model's interval above chance and above the untrained model.",
             "intervals that hold chance: either nothing was learned, or there are too few samples to say so.",
-            " ".join((here[0], here[len(RECALLS) - 1])),
+            " ".join((here[0], here[sum(k < count for k in RECALLS) - 1])) if count > RECALLS[0] else "",
         )
     )
 
@@ -140,8 +140,8 @@ def _apart(found: Look, one: int, other: int) -> str:
 
 
 def _words(said: str, found: Look, number: int) -> str:
-    label = found.labels[number]
-    return said if label is None else f"{said}; class {label}"
+    cover = found.covers[number]
+    return said if cover.label is None else f"{said}; {cover}"
 
 
 def _figure(rgb: NDArray[np.uint8], sensor: str, said: str, *, kind: str) -> str:

@@ -18,12 +18,12 @@ from train.choices import Which
 from train.features import Encoder
 from train.models.croma import Croma
 from train.models.satmae import Satmae
-from train.probes import labels
+from train.reporting.classes import Cover, cover, covers
 from train.reporting.folder import RunFolder
 from train.stream.config import Share
 from train.stream.loader import Loader
 from train.stream.once import OncePlan
-from train.stream.samples import LABEL, Samples, open_samples
+from train.stream.samples import Samples, open_samples
 from train.validation import ROWS, centred, pooled
 
 TRAINED, RANDOM, BANDS = "trained", "untrained", "band statistics"
@@ -43,10 +43,15 @@ class Look:
     """By whose they are and by name, (N, D) float32: of `BANDS` one for each sensor, and `joint` of both."""
     lonlat_N2: NDArray[np.float64]
     """Degrees; NaN where it is not known."""
-    labels: tuple[int | None, ...]
-    """The most frequent class of each sample's label raster; None where there is none."""
+    covers: tuple[Cover, ...]
+    """What the labels of each sample say."""
     months: tuple[int | None, ...]
     """Of the first optical image, 1 to 12."""
+
+    @property
+    def labels(self) -> list[int | None]:
+        """The most frequent class of each sample's label raster; None where there is none."""
+        return [one.label for one in self.covers]
 
 
 def look(encoder: Encoder, store: Store, split: str, *, limit: int) -> Look | None:
@@ -67,7 +72,7 @@ def look(encoder: Encoder, store: Store, split: str, *, limit: int) -> Look | No
         ids=ids,
         features=_features(encoder, samples, plan),
         lonlat_N2=np.stack([rows["lon"].to_numpy(), rows["lat"].to_numpy()], axis=1),
-        labels=_labels(encoder, store, split, ids),
+        covers=_covers(encoder, store, split, ids),
         months=tuple(None if time is None else time.month for time in rows["time"].to_pylist()),
     )
 
@@ -121,11 +126,11 @@ def _joined(parts: Sequence[Mapping[str, Tensor]], count: int) -> dict[str, Tens
     return {name: torch.cat([part[name] for part in parts])[:count].float().cpu() for name in parts[0]}
 
 
-def _labels(encoder: Encoder, store: Store, split: str, ids: Sequence[int]) -> tuple[int | None, ...]:
-    if all(spec.name != LABEL for spec in manifest.load(store).members):
-        return (None,) * len(ids)
+def _covers(encoder: Encoder, store: Store, split: str, ids: Sequence[int]) -> tuple[Cover, ...]:
     told = open_samples(store, split, kind=encoder.run.stream.kind, bands={}, told=True)
-    return tuple(labels.stored(told, ids, _THREADS))
+    if not told.places:
+        return (cover(None),) * len(ids)
+    return tuple(covers(told, ids, _THREADS))
 
 
 def weights_of(run: RunFolder) -> Which:

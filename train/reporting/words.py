@@ -12,6 +12,7 @@ STYLE = """
 .tiles { display: flex; flex-wrap: wrap; gap: .6em; margin: 1em 0 } .tiles div { background: var(--card); border-radius: 6px; padding: .5em .9em; flex: 1 1 8.5em }
 .tiles b { display: block; font-size: 1.25em; font-variant-numeric: tabular-nums } .tiles span { font-size: 13px; color: var(--soft) }
 .told { border-left: 3px solid var(--line); padding-left: .8em; color: var(--soft); font-size: 14px } .told b { color: var(--ink) } .here { margin-top: -.6em; padding-top: .3em; color: var(--ink) }
+.key { display: inline-block; margin-right: 1em } .key svg { display: inline; margin-right: .35em; vertical-align: -1px }
 .absent { background: var(--card); border-radius: 6px; padding: .7em 1em } .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(310px, 100%), 1fr)); gap: 1.2em }
 .plots.wide { grid-template-columns: repeat(auto-fill, minmax(min(420px, 100%), 1fr)) } .plots h3 { margin: .3em 0 } .plots svg { width: 100% } .strip { display: flex; gap: 3px } .strip img { flex: 1 1 0; min-width: 0; width: 120px; max-width: 160px; aspect-ratio: 1 }
 .shots { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(330px, 100%), 1fr)); gap: 1em }

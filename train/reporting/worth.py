@@ -20,7 +20,7 @@ from train.probes.labels import Labels
 from train.probes.metrics import accuracy
 from train.probes.neighbours import nearest
 from train.probes.online import NEIGHBOURS
-from train.reporting import reading, words
+from train.reporting import classes, reading, words
 from train.reporting.encoded import BANDS, RANDOM, TRAINED, Look
 from train.reporting.intervals import wilson
 
@@ -67,6 +67,7 @@ def section(train: Look | None, val: Look | None, *, seed: int) -> str:
     )
     return (
         missing
+        + classes.section([*train.covers, *val.covers])
         + "".join(parts)
         + words.told(
             "the trained model's interval to the right of both others. Band statistics (mean and deviation of each "
