@@ -60,12 +60,13 @@ def near(text: str, names: Sequence[str]) -> str:
 
 
 def explained(work: Callable[[], int]) -> int:
-    """The exit code of `work`; bad input and Ctrl-C are one message."""
+    """The exit code of `work`; bad input and Ctrl-C are one message, which rank 0 says for all."""
+    say = sys.stderr.write if os.environ.get("RANK", "0") == "0" else len
     try:
         return work()
     except PretrainError as error:
-        sys.stderr.write(f"error: {error}\n")
+        say(f"error: {error}\n")
         return error.exit_code
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted\n")
+        say("interrupted\n")
         return INTERRUPTED

@@ -12,7 +12,7 @@ import torch
 from accelerate import Accelerator
 
 from pipeline import record
-from train import flops, loop, plugins, ranks, resume, revision
+from train import door, flops, loop, plugins, ranks, resume, revision
 from train.checkpoint import Checkpoint
 from train.desk import Desk, quarantine_of, versions, writer_of
 from train.ema import Ema
@@ -90,7 +90,7 @@ def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
     written["revision"] = revision.of_checkout()
     written["normalisation"] = record.to_json(stretches(job.samples, job.recipe.stream))
     if job.accelerator.is_main_process and job.first_step == 0 and not job.options.dry_run:
-        job.out.publish(resume.RUN_NAME, record.dumps(written))
+        job.out.publish(door.RUN_NAME, record.dumps(written))
 
 
 def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objective]) -> loop.Trainee:

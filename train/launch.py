@@ -1,6 +1,5 @@
 """A training command behind its flags: build, run, say in one message why it ended early."""
 
-import dataclasses
 import os
 import sys
 from argparse import Namespace
@@ -9,9 +8,9 @@ from typing import Any, TypeVar
 
 from pipeline.errors import PretrainError
 from train.command_line import INTERRUPTED
+from train.door import options_of
 from train.job import fit
 from train.objective import Objective
-from train.options import Options
 from train.ranks import Lost
 from train.recipes.run import narrowed, override
 from train.stop import Stopped
@@ -39,8 +38,7 @@ def launch(asked: Namespace, recipes: Mapping[str, Callable[[], R]], objective: 
             ema=asked.ema,
         )
         run = narrowed(run, where(asked.bbox, asked.dates, asked.max_cloud))
-        options = Options(**{field.name: getattr(asked, field.name) for field in dataclasses.fields(Options)})
-        fit(run, options, objective=lambda: objective(run))
+        fit(run, options_of(asked), objective=lambda: objective(run))
     except PretrainError as error:
         return explain(error, rank=rank)
     except KeyboardInterrupt:

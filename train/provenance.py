@@ -16,8 +16,8 @@ from pipeline.stats import BandStats
 from pipeline.store import Store
 from train.checkpoint import Checkpoint
 from train.choices import Which
+from train.door import RUN_NAME
 from train.models.layouts import Layout
-from train.resume import RUN_NAME
 from train.stream.normalise import Constants, constants
 
 SENSORS = ("s1", "s2")

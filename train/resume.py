@@ -5,32 +5,26 @@ from typing import Any
 from uuid import uuid4
 
 from pipeline import record
-from pipeline.errors import StreamError, UsageError
+from pipeline.errors import StreamError
 from pipeline.store import Store
-from train import checkpoint, restore
+from train import checkpoint, door, restore
 from train.checkpoint import Checkpoint
-from train.meter import METRICS_NAME
 from train.stream.config import StreamState
 from train.stream.lanes import PLAN_VERSION, LanePlan
 
 KEY_NAME = "key.txt"
 """By what loggers know the run; written when one is asked for."""
-RUN_NAME = "run.json"
-"""The recipe, what follows from it, and what it began on; written when a run begins."""
 
 
 def find(out: Store, *, resume: bool, say: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from; None to begin.
 
     Raises:
-        UsageError: `out` holds a run that is not to be resumed.
+        UsageError: `out` holds a run that is not to be resumed, or a data set.
         StreamError: all its checkpoints are damaged.
     """
-    if resume:
-        return restore.latest(out, say)
-    if checkpoint.steps(out) or {RUN_NAME, METRICS_NAME} & set(out.names()):
-        raise UsageError(f"{out.url} holds a run already. Go on with it by --resume, or choose another --out.")
-    return None
+    door.check_out(out, resume=resume)
+    return restore.latest(out, say) if resume else None
 
 
 def key(out: Store) -> str:

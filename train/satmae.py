@@ -6,14 +6,23 @@ accelerate launch train/satmae.py --recipe tiny_temporal --data STACKS --out RUN
 """
 
 import sys
+from argparse import Namespace
+from functools import partial
 
 from train import flags
 from train.choices import SATMAE_RECIPES
+from train.command_line import explained
 
 
 def main() -> int:
     """Parse, build, run; the exit code."""
-    asked = flags.parse(__doc__, SATMAE_RECIPES)
+    return explained(partial(_run, flags.parse(__doc__, SATMAE_RECIPES)))
+
+
+def _run(asked: Namespace) -> int:
+    from train import door
+
+    door.check(asked)
     from train.launch import launch
     from train.objective import SatmaeObjective
     from train.recipes.satmae import RECIPES

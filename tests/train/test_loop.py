@@ -17,7 +17,7 @@ from torch import nn
 
 from pipeline.errors import CorruptShard, PretrainError, SourceError, StreamError, UsageError
 from pipeline.store import Store
-from train import checkpoint, croma, launch, ranks
+from train import checkpoint, croma, door, launch, ranks
 from train.batch import Batch, Losses
 from train.fence import claim
 from train.meter import Meter, read_rows, steady
@@ -243,13 +243,18 @@ def test_the_command_gives_one_message_and_exit_code_2(
 
 
 def test_ctrl_c_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    def interrupt(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(launch, "fit", interrupt)
     monkeypatch.setattr("sys.argv", ["croma.py", "--recipe", "tiny", "--data", "x", "--out", "y"])
+    monkeypatch.setattr(door, "check", _interrupt)
+    assert croma.main() == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    monkeypatch.setattr(door, "check", lambda _: None)
+    monkeypatch.setattr(launch, "fit", _interrupt)
     assert croma.main() == 130
     assert capsys.readouterr().err == "interrupted: the same command with --resume goes on from the last checkpoint\n"
+
+
+def _interrupt(*_: object, **__: object) -> None:
+    raise KeyboardInterrupt
 
 
 class Watching(CromaObjective):
