@@ -23,6 +23,8 @@ UTM_LATITUDES = (-80.0, 84.0)
 SPOT_M = 5.0
 """Metres. Radius of a point that only marks the middle of a chip."""
 _DISC_CORNERS = 64
+_SHOWN = 80
+"""Characters of an area that a message shows."""
 _GEOD = Geod(ellps="WGS84")
 
 
@@ -69,13 +71,15 @@ def parse_dates(text: str | None) -> DateRange:
         UsageError: not two ISO dates, or reversed.
     """
     start_text, slash, end_text = (text or "../..").partition("/")
+    if not slash:
+        raise UsageError(f"--dates {text!r}: write START/END as 2023-01-01/2023-03-31, .. for open.")
     try:
         start, end = (None if part == ".." else date.fromisoformat(part) for part in (start_text, end_text))
     except ValueError as error:
         raise UsageError(
             f"--dates {text!r}: {error}. Write START/END as 2023-01-01/2023-03-31, .. for open."
         ) from error
-    if not slash or (start and end and end < start):
+    if start and end and end < start:
         raise UsageError(f"--dates {text!r}: the end must not lie before the start. Swap them.")
     return DateRange(start=start, end=end)
 
@@ -123,17 +127,25 @@ def _parse_box(text: str) -> BaseGeometry | None:
 
 def _from_file(text: str) -> list[vectors.Named]:
     """Geometries of `FILE` or of `FILE#NAME`, a name counting as the same however its accents are encoded."""
-    if Path(text).exists():
+    if _is_there(text):
         return vectors.read(Path(text))
     path, mark, name = text.rpartition("#")
-    if not mark or not Path(path).exists():
-        raise UsageError(f"--aoi {text!r} is neither a file nor west,south,east,north. Check the path.")
+    if not mark or not _is_there(path):
+        shown = text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
+        raise UsageError(f"--aoi {shown!r} is neither a file nor west,south,east,north. Check the path.")
     found = vectors.read(Path(path))
     chosen = [one for one in found if _normal(one[0]) == _normal(name)]
     if not chosen:
         near = get_close_matches(name, [one[0] for one in found], n=3, cutoff=0.0)
         raise UsageError(f"--aoi {text!r}: no place of that name. The nearest of {len(found)}: {', '.join(near)}.")
     return chosen
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return bool(path) and Path(path).exists()
+    except OSError:  # no file has so long a name: GeoJSON itself was given
+        return False
 
 
 def _normal(name: str) -> str:

@@ -107,7 +107,7 @@ def test_bad_files(name: str, tmp_path: Path) -> None:
     ("text", "match"),
     [
         ("nowhere.geojson", "neither a file"),
-        ("", "cannot be read"),
+        ("", "neither a file"),
         ("1,2,3", "3 numbers"),
         ("1,2,3,4,5", "5 numbers"),
         ("11,48,10,49", "west must be below east"),
@@ -205,6 +205,18 @@ def test_a_disc_that_reaches_the_pole_is_refused(tmp_path: Path) -> None:
 def test_a_folder_is_no_area(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="cannot be read"):
         parse_aoi(str(tmp_path))
+
+
+def test_geojson_itself_is_no_path() -> None:
+    inline = json.dumps(_feature(SQUARE, notes="x" * 5000))
+    with pytest.raises(UsageError, match="neither a file") as told:
+        parse_aoi(inline)
+    assert len(str(told.value)) < 200
+
+
+def test_one_day_alone_is_told_what_a_range_is() -> None:
+    with pytest.raises(UsageError, match=r"'2024-06-01': write START/END"):
+        parse_dates("2024-06-01")
 
 
 def test_dates() -> None:
