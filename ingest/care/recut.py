@@ -87,7 +87,7 @@ def recut(
     """
     parent, store = _open(source), Store.at(out)
     asked = parent.plan.request
-    plan = derive(parent.plan, chip_px=chip_px or asked.chip_px, codec=codec or asked.codec)
+    plan = derive(parent.plan, chip_px=asked.chip_px if chip_px is None else chip_px, codec=codec or asked.codec)
     if store.exists(planfile.PLAN_NAME) and planfile.from_parquet(store.read(planfile.PLAN_NAME)) != plan:
         raise UsageError(f"{store.url} holds another data set. Give another --out.")
     if store.exists(MANIFEST_NAME):

@@ -129,6 +129,11 @@ def test_what_is_missing_is_one_message(whole: Path, missing: str, tmp_path: Pat
     assert not (tmp_path / "out").exists()
 
 
+def test_chips_of_nothing_are_refused(whole: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--chip-px 0"):
+        recut(str(whole), str(tmp_path / "out"), chip_px=0)
+
+
 def test_larger_chips_are_refused(whole: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--chip-px 31: the chips have 30"):
         recut(str(whole), str(tmp_path / "out"), chip_px=31)
