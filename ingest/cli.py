@@ -20,7 +20,7 @@ from ingest.flags import (
     parse_areas,
     takes_request,
 )
-from pipeline.errors import CatalogError, PretrainError, SourceError, redact
+from pipeline.errors import CatalogError, PretrainError, SourceError, UsageError, redact
 
 if TYPE_CHECKING:
     from ingest.request import Request
@@ -60,9 +60,9 @@ def plan(  # noqa: PLR0913  one parameter is one flag
         str | None, typer.Option(metavar="CELL", help="Only say what became of every scene on one cell.")
     ] = None,
     workers: Annotated[int, typer.Option(min=1, help="For the estimate: units at a time.")] = 2,
-    gbit: Annotated[float, typer.Option(min=1e-3, help="For the estimate: Gbit/s of them all.")] = 1.0,
+    gbit: Annotated[float, typer.Option(min=1e-3, max=1e6, help="For the estimate: Gbit/s of them all.")] = 1.0,
     usd_per_gb: Annotated[
-        float, typer.Option(min=0, help="For the estimate: price of a GB read, about 0.09 afar.")
+        float, typer.Option(min=0, max=1e6, help="For the estimate: price of a GB read, about 0.09 afar.")
     ] = 0.0,
     refresh: Refresh = False,
     as_json: Json = False,
@@ -74,7 +74,7 @@ def plan(  # noqa: PLR0913  one parameter is one flag
     from ingest.planner import make_plan, survey
     from pipeline.store import Store
 
-    if explain:
+    if explain is not None:
         found, cells = survey(request)
         cell = explaining.find_cell(cells, explain)
         verdicts = explaining.explain(request, cell, found)
@@ -82,7 +82,7 @@ def plan(  # noqa: PLR0913  one parameter is one flag
         typer.echo(json.dumps(told) if as_json else "\n".join(explaining.lines(cell, verdicts)))
         return
     given = Assumptions(workers=workers, gbit_s=gbit, usd_per_gb_out=usd_per_gb)
-    made = plan_page.keep(Store.at(out), request, given, refresh=refresh) if out else make_plan(request)
+    made = plan_page.keep(Store.at(out), request, given, refresh=refresh) if out is not None else make_plan(request)
     _report(facts.of_plan(made, estimate(made, given)), as_json=as_json)
 
 
@@ -126,6 +126,8 @@ def make_earth(
 
     area = shapely.union_all([one.geometry for one in parse_areas(aoi, around)])
     span = parse_dates(dates)
+    if (span.start is None) != (span.end is None):
+        raise UsageError(f"--dates {dates}: an Earth has a first and a last day. Give both, or leave --dates out.")
     chosen = (span.start, span.end) if span.start and span.end else None
     made = make(out, aoi=area, dates=chosen, seed=seed, noise=noise, progress=lambda line: typer.echo(line, err=True))
     counts = {"S2 scenes": len(made.s2_ids), "S1 scenes": len(made.s1_ids), "bytes": made.n_bytes}

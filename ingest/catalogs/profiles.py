@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from pipeline.errors import UsageError, redact
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
@@ -85,8 +87,14 @@ def profile_of(catalog: str) -> Profile:
 
     >>> profile_of("https://earth-search.aws.element84.com/v1/").s2["l2a"]
     'sentinel-2-c1-l2a'
+
+    Raises:
+        UsageError: it has a host that is none.
     """
-    host = urlsplit(catalog).hostname
+    try:
+        host = urlsplit(catalog).hostname
+    except ValueError as error:
+        raise UsageError(f"--catalog {redact(catalog)}: {error}. Check the address.") from error
     return next((known for known in KNOWN if known.name == catalog or urlsplit(known.url).hostname == host), _ANY)
 
 

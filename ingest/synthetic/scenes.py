@@ -42,6 +42,7 @@ _S1_VISITS: dict[int, tuple[tuple["OrbitState", int], ...]] = {
 _S1_TILT_DEG = 8.0
 _S1_RELATIVE_ORBIT = {"ascending": 117, "descending": 22}
 _LARGEST_SIDE_M = 60_000
+_FIRST_YEAR, _LAST_YEAR = 1970, 2200
 
 OrbitState = Literal["ascending", "descending"]
 Bounds = tuple[float, float, float, float]
@@ -174,6 +175,10 @@ def _check(options: EarthOptions) -> None:
     if options.last < options.first or options.n_dates < 1:
         asked = f"{options.n_dates} dates from {options.first} to {options.last}"
         raise UsageError(f"no acquisition fits {asked}. Give at least one date, and START not after END.")
+    if not (options.first.year >= _FIRST_YEAR and options.last.year <= _LAST_YEAR):
+        raise UsageError(f"--dates {options.first}/{options.last}: give days of {_FIRST_YEAR} to {_LAST_YEAR}.")
+    if not abs(options.seed) < 2**63:
+        raise UsageError(f"--seed {options.seed}: use a number below 2^63.")
     if options.aoi.is_empty or options.aoi.area == 0:
         wkt = options.aoi_wkt[:80]
         raise UsageError(f"the AOI {wkt} covers no ground. Give a polygon in longitude and latitude.")

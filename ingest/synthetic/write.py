@@ -141,6 +141,8 @@ def _claim(out: Path, options: EarthOptions) -> None:
     """Make `out` this Earth's, or refuse."""
     label = {"version": VERSION, "fingerprint": fingerprint(options), "options": to_json(options)}
     path = out / "earth.json"
+    if out.exists() and not out.is_dir():
+        raise UsageError(f"{out} is a file. Give an empty folder.")
     if path.exists() and json.loads(path.read_text()) != label:
         raise UsageError(f"{out} holds another synthetic Earth (see its earth.json). Give an empty folder.")
     if not path.exists() and out.exists() and any(out.iterdir()):

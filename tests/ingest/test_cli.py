@@ -119,6 +119,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "no such catalog": ({"--catalog": "/nowhere/at/all"}, "is not there"),
     "no such parquet": ({"--catalog": "/nowhere/items.parquet"}, "cannot be searched|is not there"),
     "unknown catalog": ({"--catalog": "nosuch://x/catalog.json"}, "cannot open"),
+    "a host that is none": ({"--catalog": "http://[::1"}, "--catalog http://.*Check the address"),
     "reversed dates": ({"--dates": "2023-07-01/2023-06-01"}, "--dates"),
     "words for dates": ({"--dates": "spring/summer"}, "--dates"),
     "one date": ({"--dates": "2023-07-01"}, "--dates"),
@@ -180,6 +181,8 @@ def test_mistakes_are_one_line(
         ["plan"],
         ["plan", "--aoi", "1,1,2,2", "--catalog", "x", "--grid", "hexagons"],
         ["plan", "--chip-px", "x"],
+        ["plan", "--aoi", "1,1,2,2", "--catalog", "x", "--usd-per-gb", "inf"],
+        ["plan", "--aoi", "1,1,2,2", "--catalog", "x", "--gbit", "inf"],
         ["plan", "--aoi", "1,1,2,2", "--catalog", "x", "--kind", "triple"],
         ["build-shards", "--aoi", "1,1,2,2", "--catalog", "x", "--out", "x", "--workers", "-3"],
     ],
@@ -192,6 +195,26 @@ def test_typers_own_mistakes_are_exit_code_two(arguments: list[str]) -> None:
 
 def _flags(tiny: Any, *more: object) -> list[object]:
     return ["--aoi", tiny.aoi, "--catalog", tiny.root, "--chip-px", "24", "--val", "0", *more]
+
+
+@pytest.mark.parametrize(
+    ("flags", "match"),
+    [
+        (["--out", "FILE"], "is a file"),
+        (["--out", "new", "--dates", "2024-06-01/.."], "a first and a last day"),
+        (["--out", "new", "--dates", "9999-12-30/9999-12-31"], "1970 to 2200"),
+        (["--out", "new", "--seed", str(2**64)], "--seed"),
+    ],
+)
+def test_an_earth_that_cannot_be_is_one_line(
+    *, run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], match: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("a file")
+    code, out, err = run("make-earth", "--aoi", "8.5,47.3,8.53,47.32", *flags)
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert re.search(match, err), err
+    assert not (tmp_path / "new").exists()
 
 
 def test_plan_then_build_then_again(run: Any, tiny: Any, tmp_path: Path) -> None:
