@@ -4,6 +4,7 @@ A future that is lost, because its workers died or the scheduler forgot it, is t
 asked for it decides whether to ask again.
 """
 
+import logging
 import queue
 import re
 import time
@@ -24,7 +25,9 @@ STARTS = 3
 """Tries to start local workers."""
 GATHER_S = 60.0
 """Seconds for the result of a finished unit, a few hundred bytes, to arrive."""
+_GONE = "the dask scheduler is gone. Start it again, or use --workers"
 _OURS = {"dask", "distributed"}
+_SILENT = logging.CRITICAL
 _CONFIG = {
     "distributed.scheduler.allowed-failures": 2,
     "distributed.worker.memory.target": False,
@@ -64,8 +67,17 @@ class Cluster:
         return max(1, self._size)
 
     def submit(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """Begin a piece of work; its future comes back from `finished`."""
-        future = self._client.submit(work, *arguments, pure=False)
+        """Begin a piece of work; its future comes back from `finished`.
+
+        Raises:
+            SourceError: the scheduler is gone.
+        """
+        from distributed.client import ClosedClientError
+
+        try:
+            future = self._client.submit(work, *arguments, pure=False)
+        except ClosedClientError:
+            raise SourceError(_GONE) from None
         future.add_done_callback(self._done.put)
         return future
 
@@ -98,7 +110,7 @@ class Cluster:
     def _look(self) -> None:
         now = time.monotonic()
         if self._client.status not in {"running", "connecting"}:
-            raise SourceError("the dask scheduler is gone. Start it again, or use --workers")
+            raise SourceError(_GONE)
         self._size = len(self._workers())
         if self._size:
             self._some_s = now
@@ -155,7 +167,7 @@ def _local(workers: int, limit: int, *, in_process: bool) -> Iterator[Cluster]:
             processes=not in_process,
             memory_limit=0 if in_process else limit,
             dashboard_address="127.0.0.1:0",
-            silence_logs=50,
+            silence_logs=_SILENT,
         ) as local,
         Client(local, set_as_default=False) as client,
     ):
@@ -176,6 +188,19 @@ def _started(**how: Any) -> Any:
 
 
 @contextmanager
+def _silent() -> Iterator[None]:
+    """Within, dask and its event loop print nothing, as those of a local cluster (`silence_logs`).
+
+    What is sent while the connection breaks fails in a callback of the loop, which prints the traceback (distributed
+    2026.8), above the one message that says what happened.
+    """
+    from distributed.utils import silence_logging_cmgr
+
+    with silence_logging_cmgr(_SILENT, "distributed"), silence_logging_cmgr(_SILENT, "tornado.application"):
+        yield
+
+
+@contextmanager
 def _remote(scheduler: str, task_bytes: int) -> Iterator[Cluster]:
     from distributed import Client
 
@@ -186,7 +211,7 @@ def _remote(scheduler: str, task_bytes: int) -> Iterator[Cluster]:
         raise UsageError(
             f"no worker answers at --scheduler {redact(scheduler)}: {redact(str(error))}. Start it, or use --workers."
         ) from error
-    with client:
+    with _silent(), client:
         workers = client.scheduler_info(n_workers=-1)["workers"]
         memory.check_remote(
             task_bytes, {name: (one["memory_limit"] or 0) // max(1, one["nthreads"]) for name, one in workers.items()}

@@ -1,6 +1,9 @@
 """Workers die, come and go, take too much memory; schedulers vanish: units are done, or the run ends with words."""
 
+import asyncio
 import contextlib
+import io
+import logging
 import os
 import re
 import signal
@@ -26,6 +29,9 @@ from pipeline.errors import SourceError, UnitsFailed, UsageError
 pytestmark = [pytest.mark.ingest, pytest.mark.slow]
 MANY = tuple(Unit(unit_id=f"u{i:05d}", first_row=0, tasks=()) for i in range(24))
 ENVIRONMENT = {**harness.ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(harness.ROOT), str(harness.ROOT / "tests")))}
+
+PRINTING = ("distributed", "tornado.application")
+"""Loggers to which distributed gives a handler when it is imported, unless somebody has set up logging."""
 
 
 def _run(todo: Sequence[Unit], work: Callable[[Unit], Any], **how: Any) -> list[str]:
@@ -180,6 +186,57 @@ def test_a_worker_that_is_too_small_is_refused(remote: Remote) -> None:
     remote.add("--memory-limit", "512MiB")
     with pytest.raises(UsageError, match=r"a thread of worker tcp://\S+ has 512 MiB"):
         _run(MANY, Deadly(unit_id=""), scheduler=remote.address, task_bytes=2**29)
+
+
+@pytest.fixture
+def printed() -> Iterator[io.StringIO]:
+    """What dask and tornado print where nobody has set up logging: the command line's process."""
+    handler, loggers = logging.StreamHandler(io.StringIO()), [logging.getLogger(name) for name in PRINTING]
+    for logger in loggers:
+        logger.addHandler(handler)
+    yield handler.stream
+    for logger in loggers:
+        logger.removeHandler(handler)
+
+
+@pytest.fixture
+def elsewhere(printed: io.StringIO) -> Iterator[cluster.Cluster]:
+    """Workers at an address, which is in this process."""
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=1, processes=False, silence_logs=False, dashboard_address=None) as local,
+        cluster.opened(0, local.scheduler_address, task_bytes=1, in_process=False) as one,
+    ):
+        yield one
+
+
+def test_what_is_sent_while_the_connection_breaks_prints_nothing(
+    elsewhere: cluster.Cluster, printed: io.StringIO
+) -> None:
+    """dask sends in a callback of its event loop: as when a unit is released while its scheduler dies."""
+    client, failed = elsewhere._client, list[logging.LogRecord]()
+    noted = logging.getLogger("tornado.application")
+    noted.addFilter(lambda record: not failed.append(record))
+
+    async def break_while_sending() -> None:
+        client._send_to_scheduler({"op": "client-releases-keys", "keys": [], "client": client.id})
+        client.scheduler_comm.comm.abort()
+
+    try:
+        client.sync(break_while_sending)
+        client.sync(asyncio.sleep, 0.01)
+    finally:
+        noted.removeFilter(noted.filters[-1])
+    assert [record.msg for record in failed] == ["Exception in callback %r"], "nothing broke"
+    assert "Traceback" not in printed.getvalue()
+
+
+def test_a_unit_that_meets_a_closed_client_is_the_same_message(elsewhere: cluster.Cluster) -> None:
+    """While the result of another unit is waited for, the scheduler goes and the client closes."""
+    elsewhere._client.close()
+    with pytest.raises(SourceError, match="the dask scheduler is gone"):
+        elsewhere.submit(len, "abc")
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
