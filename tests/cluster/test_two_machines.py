@@ -13,11 +13,7 @@ from cluster import namespaces
 from cluster.namespaces import Machine, Network, joined
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a loaded machine takes its time
-ENVIRONMENT = {
-    **harness.ENVIRONMENT,
-    "PYTHONPATH": os.pathsep.join((str(harness.ROOT), str(harness.ROOT / "tests"))),
-    "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
-}
+ENVIRONMENT = {**harness.ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(harness.ROOT), str(harness.ROOT / "tests")))}
 STEPS = 24
 
 
@@ -48,7 +44,7 @@ class Training:
         """The launcher of a machine."""
         meet = ["--machine_rank", str(list(self.network).index(name)), "--main_process_ip", "a"]
         size = ["--num_machines", "2", "--num_processes", "2", "--max_restarts", "9", "--monitor_interval", "0.2"]
-        launch = ["-m", "accelerate.commands.launch", "--config_file", "infra/accelerate/gpu-nodes.yaml", *size, *meet]
+        launch = ["infra/accelerate/launch.py", "--config_file", "infra/accelerate/gpu-nodes.yaml", *size, *meet]
         with self._log(name).open("ab") as log:
             command = [sys.executable, *launch, *training(self.data, self.out), *flags]
             return self.network[name].start(*command, cwd=harness.ROOT, env=ENVIRONMENT, stdout=log, stderr=log)
