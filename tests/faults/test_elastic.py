@@ -77,9 +77,26 @@ def test_a_rank_that_is_killed_is_started_again_and_nothing_shows(data: Path, tm
     _same(stormy, calm)
 
 
-@pytest.mark.parametrize("name", ["model.safetensors", "optim.safetensors", "state.json", "COMMIT.json"])
-def test_killed_while_a_checkpoint_is_written(data: Path, tmp_path: Path, name: str) -> None:
-    calm, stormy = tmp_path / "calm", tmp_path / "stormy"
+@pytest.fixture(scope="module")
+def calm(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one process."""
+    out = tmp_path_factory.mktemp("calm") / "run"
+    harness.run(*_command(data, out))
+    return out
+
+
+# What the others would leave is left in tests/train/test_checkpoint.py.
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("model.safetensors", marks=pytest.mark.soak),
+        "optim.safetensors",
+        pytest.param("state.json", marks=pytest.mark.soak),
+        "COMMIT.json",
+    ],
+)
+def test_killed_while_a_checkpoint_is_written(data: Path, calm: Path, tmp_path: Path, name: str) -> None:
+    stormy = tmp_path / "stormy"
     code = (
         "import os, signal, sys\n"
         "from pipeline.store import Store\n"
@@ -102,8 +119,7 @@ def test_killed_while_a_checkpoint_is_written(data: Path, tmp_path: Path, name: 
     )
     assert killed.returncode == -signal.SIGKILL
     assert (stormy / "step-00000002/COMMIT.json").exists()
-    for out in (stormy, calm):
-        harness.run(*_command(data, out))
+    harness.run(*_command(data, stormy))
     _same(stormy, calm)
 
 
@@ -143,22 +159,27 @@ def _killed_at(command: list[str], out: Path, step: int) -> int:
 
 
 @pytest.mark.timeout(280)
-def test_killed_on_two_ranks_then_on_one_and_ended_on_three(data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("ranks", [(1, 2), pytest.param((2, 1, 3), marks=pytest.mark.soak)], ids=str)
+def test_killed_on_some_ranks_and_ended_on_more(data: Path, tmp_path: Path, ranks: tuple[int, ...]) -> None:
     """25 samples in batches of 12: an epoch ends within three steps, hence while each number of ranks runs."""
-    calm, stormy, steps = tmp_path / "calm", tmp_path / "stormy", 18
+    calm, stormy, steps, done = tmp_path / "calm", tmp_path / "stormy", 6 * len(ranks), 0
     more = ["--batch", "12", "--steps", str(steps), "--checkpoint-every", "1"]
-    ranks = lambda count: [*harness.LAUNCH, "--num_processes", str(count)]  # noqa: E731
     command = [*_command(data, stormy), *more]
-    two = _killed_at([*ranks(2), *command], stormy, 3)
-    one = _killed_at(command, stormy, two + 3)
-    assert 25 <= two * 12 < one * 12 - 25
-    assert one < steps - 3
-    told = harness.run(*ranks(3), *command, timeout_s=150).stderr.split()
-    assert told[told.index("ranks") + 1] == "3"
-    assert told[told.index("done_steps") + 1] == str(one)
+    for count in ranks[:-1]:
+        killed = _killed_at([*_on(count), *command], stormy, done + 3)
+        assert 12 * (killed - done) >= 25
+        done = killed
+    assert done < steps - 3
+    told = harness.run(*_on(ranks[-1]), *command, timeout_s=150).stderr.split()
+    assert told[told.index("ranks") + 1] == str(ranks[-1])
+    assert told[told.index("done_steps") + 1] == str(done)
     harness.run(*_command(data, calm), *more)
     found, wanted = (read_rows(Store.at(str(out))) for out in (stormy, calm))
     assert [row["step"] for row in wanted] == list(range(1, steps + 1))
     for name in ("step", "samples", "batch_hash", "lr"):
         assert [row[name] for row in found] == [row[name] for row in wanted]
     assert [row["loss"] for row in found] == pytest.approx([row["loss"] for row in wanted], rel=1e-5)
+
+
+def _on(ranks: int) -> list[str]:
+    return [] if ranks == 1 else [*harness.LAUNCH, "--num_processes", str(ranks)]
