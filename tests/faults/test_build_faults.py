@@ -70,7 +70,8 @@ def small(make_request: Callable[..., Any]) -> Callable[[], Any]:
     return lambda: make_request(aoi=aoi, dates=days, val_percent=40.0, seed=2, labels=("labels",))
 
 
-@pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
+# What there is before a step is what there is after another, or after a file is published.
+@pytest.mark.parametrize("after", [pytest.param(False, marks=pytest.mark.soak), True], ids=["before", "after"])
 @pytest.mark.parametrize("place", PLACES)
 def test_killed(*, place: str, after: bool, small: Any, calm: dict[str, str], tmp_path: Path) -> None:
     module, name, call = PLACES[place]
