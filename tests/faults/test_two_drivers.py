@@ -7,14 +7,18 @@ from pathlib import Path
 import harness
 import pytest
 from tiny_earth import Tiny
+from typer.testing import CliRunner
+
+from ingest.cli import app
 
 pytestmark = [pytest.mark.ingest, pytest.mark.slow]
 
 
 def test_two_builds_at_once_equal_one(tiny: Tiny, tmp_path: Path) -> None:
-    build = ["-m", "ingest.cli", "build-shards", "--aoi", tiny.aoi, "--catalog", str(tiny.root), "--chip-px", "24"]
-    harness.run(*build, "--workers", "0", "--out", str(tmp_path / "one"))
-    both = [sys.executable, *build, "--workers", "0", "--out", str(tmp_path / "both")]
+    build = ["build-shards", "--aoi", tiny.aoi, "--catalog", str(tiny.root), "--chip-px", "24", "--workers", "0"]
+    one = CliRunner().invoke(app, [*build, "--out", str(tmp_path / "one")])
+    assert one.exit_code == 0, one.output
+    both = [sys.executable, "-m", "ingest.cli", *build, "--out", str(tmp_path / "both")]
     drivers = [subprocess.Popen(both, cwd=harness.ROOT, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     said = [driver.communicate(timeout=100)[1] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], said
