@@ -17,11 +17,14 @@ from typing import Any
 
 import harness
 import pytest
+from distributed import LocalCluster
 from faults.chores import Chore, Deadly
 from flaky_server import serving
 from tiny_earth import Tiny
+from typer.testing import CliRunner
 
 from ingest import cluster, memory, units
+from ingest.cli import app
 from ingest.plan import Unit
 from ingest.units import run
 from pipeline.errors import SourceError, UnitsFailed, UsageError
@@ -30,6 +33,7 @@ pytestmark = [pytest.mark.ingest, pytest.mark.slow]
 MANY = tuple(Unit(unit_id=f"u{i:05d}", first_row=0, tasks=()) for i in range(24))
 ENVIRONMENT = {**harness.ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(harness.ROOT), str(harness.ROOT / "tests")))}
 
+QUIET: dict[str, Any] = {"silence_logs": False, "dashboard_address": None}
 PRINTING = ("distributed", "tornado.application")
 """Loggers to which distributed gives a handler when it is imported, unless somebody has set up logging."""
 
@@ -175,17 +179,18 @@ def test_remote_workers_may_be_killed_and_added(remote: Remote, tmp_path: Path) 
 
 
 def test_no_worker_for_long_ends_the_run(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "LONELY_S", 2.0)
+    monkeypatch.setattr(cluster, "LONELY_S", 1.0)
+    monkeypatch.setattr(cluster, "GATHER_S", 1.0)  # the worker may go with the result of what it has done
     only = remote.add()
     threading.Thread(target=lambda: (_until(tmp_path, "u*", 1), only.kill()), daemon=True).start()
-    with pytest.raises(SourceError, match=r"no dask worker for 2 seconds.*run the same command again"):
+    with pytest.raises(SourceError, match=r"no dask worker for 1 seconds.*run the same command again"):
         _run(MANY, Chore(folder=tmp_path), scheduler=remote.address)
 
 
-def test_a_worker_that_is_too_small_is_refused(remote: Remote) -> None:
-    remote.add("--memory-limit", "512MiB")
-    with pytest.raises(UsageError, match=r"a thread of worker tcp://\S+ has 512 MiB"):
-        _run(MANY, Deadly(unit_id=""), scheduler=remote.address, task_bytes=2**29)
+def test_a_worker_that_is_too_small_is_refused() -> None:
+    small = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, memory_limit="512MiB", **QUIET)
+    with small, pytest.raises(UsageError, match=r"a thread of worker inproc://\S+ has 512 MiB"):
+        _run(MANY, Deadly(unit_id=""), scheduler=small.scheduler_address, task_bytes=2**29)
 
 
 @pytest.fixture
@@ -202,10 +207,8 @@ def printed() -> Iterator[io.StringIO]:
 @pytest.fixture
 def elsewhere(printed: io.StringIO) -> Iterator[cluster.Cluster]:
     """Workers at an address, which is in this process."""
-    from distributed import LocalCluster
-
     with (
-        LocalCluster(n_workers=1, processes=False, silence_logs=False, dashboard_address=None) as local,
+        LocalCluster(n_workers=1, processes=False, **QUIET) as local,
         cluster.opened(0, local.scheduler_address, task_bytes=1, in_process=False) as one,
     ):
         yield one
@@ -239,35 +242,62 @@ def test_a_unit_that_meets_a_closed_client_is_the_same_message(elsewhere: cluste
         elsewhere.submit(len, "abc")
 
 
+@pytest.fixture(scope="module")
+def weather() -> dict[str, bool]:
+    """Whether the server of images is slow."""
+    return {"slow": False}
+
+
+@pytest.fixture(scope="module")
+def asked(tiny: Tiny, weather: dict[str, bool]) -> Iterator[list[str]]:
+    """A build of three units, from a server."""
+    with serving(tiny.root, lambda path, _: "slow" if weather["slow"] and "B0" in path else None) as (url, _):
+        yield ["build-shards", "--aoi", tiny.aoi, "--catalog", f"{url}/catalog.json", "--chip-px", "24"]
+
+
+@pytest.fixture(scope="module")
+def calm(asked: list[str], tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What it makes in peace."""
+    out = tmp_path_factory.mktemp("calm") / "out"
+    _build_here(asked, out)
+    return harness.tree(out)
+
+
+def _build_here(asked: list[str], out: Path) -> None:
+    done = CliRunner().invoke(app, [*asked, "--out", str(out), "--workers", "0"])
+    assert done.exit_code == 0, done.output
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
-def test_a_scheduler_that_vanishes_is_one_message_and_the_build_goes_on_without_it(
-    how: signal.Signals, remote: Remote, tiny: Tiny, tmp_path: Path
+def test_a_scheduler_that_vanishes_is_one_message_and_the_build_goes_on_without_it(  # noqa: PLR0917  fixtures
+    how: signal.Signals,
+    remote: Remote,
+    asked: list[str],
+    calm: dict[str, str],
+    weather: dict[str, bool],
+    tmp_path: Path,
 ) -> None:
+    out = tmp_path / "out"
     remote.add()
-    out, slow = tmp_path / "out", {"is": True}
-    with serving(tiny.root, lambda path, _: "slow" if slow["is"] and "B0" in path else None) as (url, _):
-        what = ["--aoi", tiny.aoi, "--catalog", f"{url}/catalog.json", "--chip-px", "24"]
-        command = ["-m", "ingest.cli", "build-shards", *what, "--out", str(out)]
-        driver = subprocess.Popen(
-            [sys.executable, *command, "--scheduler", remote.address],
-            env={**ENVIRONMENT, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"},
-            cwd=harness.ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        try:
-            _until(out, "receipts/*", 1, driver=driver)
-            remote.scheduler.send_signal(how)
-            printed, said = driver.communicate(timeout=100)
-        finally:
-            driver.kill()
-        slow["is"] = False
-        assert (driver.returncode, printed) == (69, "")
-        assert "ingest: the dask scheduler is gone" in said
-        assert f"\n  ingest build-shards --aoi {tiny.aoi}" in said
-        assert "Traceback" not in said
-        harness.run(*command, "--workers", "0", env={"PYTHONPATH": str(harness.ROOT)})
-        calm = tmp_path / "calm"
-        harness.run(*command[:-1], str(calm), "--workers", "0", env={"PYTHONPATH": str(harness.ROOT)})
-    assert harness.tree(out) == harness.tree(calm)
+    weather["slow"] = True
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "ingest.cli", *asked, "--out", str(out), "--scheduler", remote.address],
+        env={**ENVIRONMENT, "DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "3s"},
+        cwd=harness.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        _until(out, "receipts/*", 1, driver=driver)
+        remote.scheduler.send_signal(how)
+        printed, said = driver.communicate(timeout=100)
+    finally:
+        driver.kill()
+        weather["slow"] = False
+    assert (driver.returncode, printed) == (69, "")
+    assert "ingest: the dask scheduler is gone" in said
+    assert f"\n  ingest {' '.join(asked[:3])}" in said
+    assert "Traceback" not in said
+    _build_here(asked, out)
+    assert harness.tree(out) == calm
