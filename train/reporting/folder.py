@@ -9,12 +9,12 @@ from pipeline import record
 from pipeline.errors import PretrainError, UsageError
 from pipeline.store import Store
 from train import checkpoint, fence, meter, rows
+from train.door import RUN_NAME
 from train.features import RUNS
 from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
 from train.reporting import history
 from train.reporting.history import History
-from train.resume import RUN_NAME
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
