@@ -83,10 +83,8 @@ def running() -> Iterator[Podman]:
     Raises:
         Unusable: no container starts on this machine.
     """
-
-    folder = Path(
-        tempfile.mkdtemp(prefix="podman-", dir="/var/tmp")
-    )  # a disk, and few of the 50 characters it may have
+    # A disk, and few of the 50 characters that it may have.
+    folder = Path(tempfile.mkdtemp(prefix="podman-", dir="/var/tmp"))
     podman = Podman(folder=folder)
     try:
         _configure(folder)
