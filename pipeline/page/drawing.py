@@ -26,7 +26,7 @@ def cell_map(cells: Sequence[tuple[Box, str, str]]) -> str:
     scale = min(
         (_WIDTH - 2 * _EDGE) / max((east - west) * squeeze, 1e-6), (_HEIGHT - 2 * _EDGE) / max(north - south, 1e-6)
     )
-    height = min(_HEIGHT, (north - south) * scale + 2 * _EDGE + 16)
+    height = min(_HEIGHT, (north - south) * scale + 2 * _EDGE)
     shift = _EDGE + max(0.0, (_WIDTH - 2 * _EDGE - (east - west) * squeeze * scale) / 2)
     order = ("left out", "rejected", "val", "train")
     parts = [f'<rect width="{_WIDTH:.0f}" height="{height:.0f}" fill="var(--card)" stroke="var(--line)"/>']
@@ -39,12 +39,19 @@ def cell_map(cells: Sequence[tuple[Box, str, str]]) -> str:
             f'fill-opacity=".8" stroke="var(--paper)" stroke-width=".5"><title>{escape(title)}</title></rect>'
         )
     label = f"{west:.3f} to {east:.3f} degrees east, {south:.3f} to {north:.3f} north"
-    parts.append(f'<text x="{_WIDTH / 2}" y="{height - 4:.0f}" text-anchor="middle">{label}</text>')
-    return svg(_WIDTH, height, parts, said=f"Map of {len(cells)} cells: {label}")
+    drawn = svg(_WIDTH, height, parts, said=f"Map of {len(cells)} cells: {label}")
+    return f"{drawn}<p><small>North is up: {label}.</small></p>"
 
 
-def bars(counts: Sequence[float], ends: tuple[float, float], unit: str, *, size: tuple[float, float]) -> str:
-    """A histogram of equal bins between `ends`."""
+def bars(
+    counts: Sequence[float],
+    ends: tuple[float, float],
+    unit: str,
+    *,
+    size: tuple[float, float],
+    names: Sequence[str] = (),
+) -> str:
+    """A histogram of equal bins between `ends`, or of bins that have `names`."""
     width, height = size
     tallest = max([*counts, 1])
     step = width / max(len(counts), 1)
@@ -54,8 +61,11 @@ def bars(counts: Sequence[float], ends: tuple[float, float], unit: str, *, size:
         for i, count in enumerate(counts)
     ]
     parts.append(f'<line x1="0" x2="{width}" y1="{height}" y2="{height}" stroke="var(--soft)"/>')
-    parts.append(f'<text x="0" y="{height + 13}">{ends[0]:g}</text>')
-    parts.append(f'<text x="{width}" y="{height + 13}" text-anchor="end">{ends[1]:g} {escape(unit)}</text>')
+    for i, name in enumerate(names):
+        parts.append(f'<text x="{(i + 0.5) * step:.1f}" y="{height + 13}" text-anchor="middle">{escape(name)}</text>')
+    if not names:
+        parts.append(f'<text x="0" y="{height + 13}">{ends[0]:g}</text>')
+        parts.append(f'<text x="{width}" y="{height + 13}" text-anchor="end">{ends[1]:g} {escape(unit)}</text>')
     return svg(width, height + 17, parts, said=f"Histogram from {ends[0]:g} to {ends[1]:g} {unit}")
 
 

@@ -216,6 +216,7 @@ def test_rows_are_read_as_the_meter_reads_them(run: Path, copied: Path) -> None:
     assert (len(found), found.broken) == (12, 2)
     for name, of in (("loss", lambda row: row["loss"]), ("parts.mae", lambda row: row["parts"]["mae"])):
         np.testing.assert_array_equal(found.column(name), [*map(of, wanted[:11]), np.nan])
+    assert "2 lines of metrics.jsonl cut short" in shown(learning.section(open_run(str(copied))))
     np.testing.assert_array_equal(found.column("new.x"), [np.nan] * 11 + [2])
     assert np.isnan(found.column("pace.mfu")).all()
 
@@ -615,6 +616,7 @@ def test_which_losses_fell() -> None:
     said = reading.falls({"a": (2, 1), "same": (1, 1), "nothing": (math.nan, math.nan)})
     assert said.startswith("1 of 3 fell")
     assert "not same (1 → 1), nothing (nan → nan)" in said
+    assert reading.falls({"total": (2, 1)}).startswith("it fell")
     assert "no better than guessing" in reading.guessing(math.log(16), math.log(16), 16)
     assert "among 8.0 images instead of 16" in reading.guessing(math.log(8), math.log(16), 16)
     assert reading.guessing(math.nan, math.log(16), 16) == ""

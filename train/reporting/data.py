@@ -73,7 +73,7 @@ def _distributions(rows: Sequence[Mapping[str, Any]], *, is_pair: bool) -> str:
     for row in rows:
         if row["time"] is not None:
             months[row["time"].month - 1] += 1
-    parts = {"Month of the Sentinel-2 image": bars(months, (1, 12), "", size=(400, 110))}
+    parts = {"Month of the Sentinel-2 image": bars(months, (1, 12), "", size=(400, 110), names="JFMAMJJASOND")}
     if is_pair:
         gaps = [row["gap_hours"] for row in rows if row["gap_hours"] is not None]
         parts["Hours between Sentinel-2 and Sentinel-1"] = histogram(gaps, "h")

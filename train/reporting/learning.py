@@ -158,6 +158,9 @@ def _events(run: RunFolder) -> str:
         if marks.skipped
         else "no step was skipped",
         f"{_counted(quarantined, 'sample was', 'samples were')} damaged, and others stood in" if quarantined else "",
+        f"{_counted(run.history.broken, 'line', 'lines')} of metrics.jsonl cut short, as a kill leaves the last one"
+        if run.history.broken
+        else "",
     ]
     dots = legend({"resumed": "var(--c3)", "skipped": "var(--bad)"})
     return f"{dots}<p>On the way: {'; '.join(filter(None, said))}.</p>"

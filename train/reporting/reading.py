@@ -47,7 +47,7 @@ def falls(parts: Mapping[str, Ends]) -> str:
     """Which losses fell from the first to the last tenth of the steps."""
     risen = [f"{name} ({first:.4g} → {last:.4g})" for name, (first, last) in parts.items() if not last < first]
     if not risen:
-        return f"all {len(parts)} fell from the first to the last tenth of the steps."
+        return f"{'it' if len(parts) == 1 else f'all {len(parts)}'} fell from the first to the last tenth of the steps."
     return f"{len(parts) - len(risen)} of {len(parts)} fell from the first to the last tenth; not {', '.join(risen)}."
 
 
@@ -81,7 +81,7 @@ def flat(within: Mapping[str, Sequence[float]]) -> str:
         return ""
     return (
         f"inside hidden patches the prediction carries {' and '.join(said)} variance (square of the correlation within "
-        "patches, mean over bands). At 0 % patches are flat: their mean is right, and nothing in them."
+        "patches, mean over bands). At 0 % nothing but the mean of a patch is right."
     )
 
 
