@@ -30,7 +30,7 @@ from train.models.positions import alibi_bias, alibi_slopes, grid_yx
 from train.models.satmae_config import SatmaeConfig
 from train.objective import SatmaeObjective
 from train.pictures import Reconstruction
-from train.probes import labels
+from train.probes import heads, labels
 from train.probes.neighbours import recall
 from train.recipes import croma, satmae
 from train.recipes.run import narrowed, override
@@ -120,6 +120,23 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _each_probe_once() -> Iterator[None]:
+    """Pages of one run ask for the same linear probes, and these take most of a page's time: each is learned once."""
+    known: dict[Any, torch.Tensor] = {}
+    learn = heads.linear_probe
+
+    def once(*given: torch.Tensor, **more: Any) -> torch.Tensor:
+        asked = (*(one.numpy().tobytes() for one in given), *sorted(more.items()))
+        if asked not in known:
+            known[asked] = learn(*given, **more)
+        return known[asked]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "linear_probe", once)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -266,7 +283,10 @@ def test_without_its_data_the_rest_is_shown(copied: Path) -> None:
     page = page_of(str(copied))
     assert page.count("Not shown:") == 6
     assert "is not a finished data set" in page
+    assert "If the data set was moved" in page
     assert "Loss: contrastive" in page
+    (copied / "run.json").write_text(json.dumps({**began, "data": "gone/data"}))
+    assert "counts from the folder in which the run was started" in page_of(str(copied))
     assert page_of(str(copied), began["data"]).count("Not shown:") == 1
 
 

@@ -114,9 +114,16 @@ def _data_set(asked: Request, run: RunFolder, missing: dict[str, str]) -> Store 
     except PretrainError as error:
         if asked.data is not None:
             raise
-        missing["data"] = f"{error} If the data set was moved, give its place by --data."
+        missing["data"] = f"{error} {_elsewhere(url)}"
         return None
     return store
+
+
+def _elsewhere(url: str) -> str:
+    """What to do where a data set is not found."""
+    if "://" in url or url.startswith("/"):
+        return "If the data set was moved, give its place by --data."
+    return "That path counts from the folder in which the run was started: go there, or give its place by --data."
 
 
 def _encoder(asked: Request, run: RunFolder, store: Store | None, missing: dict[str, str]) -> Encoder | None:
