@@ -624,8 +624,8 @@ def test_band_statistics_are_those_of_pixels() -> None:
 def test_what_the_length_of_a_run_lets_expect() -> None:
     short = reading.extent(samples=1920, train=72, published=192_000, name="base")
     assert "each of 72 training samples 26.7 times" in short
-    assert "reads 192,000, 100 times as many. Expect flat" in short
-    assert "1.0 times as many. Expect" in reading.extent(samples=99, train=None, published=100, name="base")
+    assert "reads 192,000, 100 times as many. The less of that" in short
+    assert "1.0 times as many. The less" in reading.extent(samples=99, train=None, published=100, name="base")
     assert "is a finding" in reading.extent(samples=100, train=None, published=100, name="base")
     assert reading.ahead(done=12, steps=12) == ""
     assert "1 of 12 steps" in reading.ahead(done=11, steps=12)
@@ -696,6 +696,11 @@ def test_ticks_are_round_and_within(ends: axes.Ends) -> None:
     if len(found) > 1:
         digit = f"{found[1] - found[0]:e}"[0]
         assert digit in "125"
+
+
+def test_the_last_number_of_an_axis_stays_inside() -> None:
+    last = axes.grid(axes.Frame(x=(0.0, 300_000.0), y=(0.0, 1.0)), "step")[-2]
+    assert 'text-anchor="end">300k' in last
 
 
 def test_a_browser_shows_it(html: str, tmp_path: Path) -> None:

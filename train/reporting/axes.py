@@ -7,6 +7,8 @@ from html import escape
 Ends = tuple[float, float]
 WIDTH, HEIGHT = 340.0, 190.0
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46.0, 10.0, 10.0, 34.0
+_HALF_NUMBER = 6.0
+"""Px. A number that stands nearer to the right edge than that is cut off when centred."""
 MARGINS = (_LEFT + _RIGHT, _TOP + _BOTTOM)
 """Px of a drawing, across and down, that its axes take."""
 
@@ -72,7 +74,8 @@ def grid(frame: Frame, x_name: str, *, x_ticks: bool = True) -> list[str]:
         parts.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}</text>')
     for value in ticks(frame.x, 5) if x_ticks else ():
         x, _ = frame.at(value, frame.y[0])
-        parts.append(f'<text x="{x:.1f}" y="{frame.floor + 15:.0f}" text-anchor="middle">{_short(value)}</text>')
+        anchor, x = ("end", frame.width) if x > frame.width - _RIGHT - _HALF_NUMBER else ("middle", x)
+        parts.append(f'<text x="{x:.1f}" y="{frame.floor + 15:.0f}" text-anchor="{anchor}">{_short(value)}</text>')
     middle = (frame.width + _LEFT - _RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{frame.height - 4:.0f}" text-anchor="middle">{escape(x_name)}</text>')
     return parts

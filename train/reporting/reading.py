@@ -27,9 +27,10 @@ def extent(*, samples: int, train: int | None, published: int, name: str) -> str
     if samples >= published:
         return f"{said}: no more than this run, so what is flat or low below is a finding."
     return (
-        f"{said}, {_times(published / samples)} as many. Expect flat patches, features of low rank, and probes no "
-        "better than an untrained model's: at this length they are no sign of a fault. More chips of more places, more "
-        "steps (--steps) and a larger recipe change it; more steps alone read the same chips again."
+        f"{said}, {_times(published / samples)} as many. The less of that a run has done, the more are flat patches, "
+        "features of low rank, and probes no better than an untrained model's to be expected, and no sign of a fault. "
+        "More chips of more places, more steps (--steps) and a larger recipe change it; more steps alone read the same "
+        "chips again."
     )
 
 
@@ -81,7 +82,7 @@ def flat(within: Mapping[str, Sequence[float]]) -> str:
         return ""
     return (
         f"inside hidden patches the prediction carries {' and '.join(said)} variance (square of the correlation within "
-        "patches, mean over bands). At 0 % nothing but the mean of a patch is right."
+        "patches, mean over bands). At 0 % no pattern inside patches is right."
     )
 
 
@@ -153,7 +154,7 @@ def moved(by: float, whence: str) -> str:
 def sure(samples: int) -> str:
     """How sure a share of so many validation samples is."""
     if not samples:
-        return "there is no validation sample: nothing below can be measured. Ingest a larger area, or with --val."
+        return "without validation samples there are neither pictures nor probes. Ingest a larger area, or with --val."
     low, high = wilson(0.5, samples)
     return f"{samples:,} validation samples: a share of a half is known to within ±{(high - low) / 2:.1%} (95 %)."
 
