@@ -56,6 +56,7 @@ def _fit(recipe: Run, options: Options, accelerator: Accelerator, objective: Cal
     job, trainee = _prepare(recipe, options, accelerator, objective)
     if trainee is not None:
         with trainee.loader:
+            _begin(job)
             _run(job, trainee)
     if options.dry_run:
         job.reporter.say("nothing was written (--dry-run).")
@@ -69,7 +70,7 @@ def _prepare(
     """What runs, checked on all ranks; no trainee where nothing is left to do. A checkpoint's tensors end here."""
     job, found = ranks.together(accelerator, lambda: open_job(recipe, options, accelerator))
     _check_ranks(job)
-    _begin(job, facts=record.to_json(derive(recipe, job.samples.samples)))
+    job.reporter.facts({**_where(job), **_derived(job)})
     nothing_to_do = options.dry_run or job.first_step >= recipe.steps
     return job, None if nothing_to_do else _trainee(job, found, objective)
 
@@ -79,18 +80,29 @@ def _check_ranks(job: Job) -> None:
     ranks.check_equal((record.fingerprint(job.recipe), state, *versions().items()))
 
 
-def _begin(job: Job, *, facts: Mapping[str, object]) -> None:
-    """Say, and at the beginning write down, what is about to run."""
-    where = {"data": job.samples.store.url, "out": job.out.url, "ranks": job.accelerator.num_processes}
-    if isinstance(job.recipe.model, CromaConfig):
-        where["negatives"] = job.plan.global_batch - 1
-    where |= {"device": str(job.accelerator.device), "done_steps": job.first_step}
-    job.reporter.facts({**where, **facts})
-    written = {"recipe": record.to_json(job.recipe), "derived": facts, "versions": versions(), **where}
+def _begin(job: Job) -> None:
+    """Write down at the beginning what runs."""
+    written = {"recipe": record.to_json(job.recipe), "derived": _derived(job), "versions": versions(), **_where(job)}
     written["revision"] = revision.of_checkout()
     written["normalisation"] = record.to_json(stretches(job.samples, job.recipe.stream))
-    if job.accelerator.is_main_process and job.first_step == 0 and not job.options.dry_run:
+    if job.accelerator.is_main_process and job.first_step == 0:
         job.out.publish(door.RUN_NAME, record.dumps(written))
+
+
+def _where(job: Job) -> dict[str, object]:
+    where: dict[str, object] = {
+        "data": job.samples.store.url,
+        "out": job.out.url,
+        "ranks": job.accelerator.num_processes,
+    }
+    if isinstance(job.recipe.model, CromaConfig):
+        where["negatives"] = job.plan.global_batch - 1
+    return where | {"device": str(job.accelerator.device), "done_steps": job.first_step}
+
+
+def _derived(job: Job) -> Mapping[str, object]:
+    facts: Mapping[str, object] = record.to_json(derive(job.recipe, job.samples.samples))
+    return facts
 
 
 def _trainee(job: Job, found: Checkpoint | None, objective: Callable[[], Objective]) -> loop.Trainee:

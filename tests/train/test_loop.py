@@ -295,6 +295,7 @@ def test_a_run_may_begin_with_given_weights(calm: Store, pairs: Store) -> None:
     assert same(first_weights(pairs, "memory://loop-init", init=file), dict(wanted))
     with pytest.raises(PretrainError, match="nowhere"):
         train(pairs, "memory://loop-init-none", init="nowhere.safetensors")
+    assert not Store.at("memory://loop-init-none").names()
 
 
 def test_a_checkpoint_comes_before_given_weights(calm: Store, pairs: Store, tmp_path: Path) -> None:
