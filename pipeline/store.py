@@ -142,7 +142,7 @@ class Store:
         self.fs.invalidate_cache()
         try:
             found = self.attempt(lambda: self.fs.ls(self.path(folder), detail=False), folder)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         names = (str(item).rstrip("/").rpartition("/")[2] for item in found)
         return sorted(name for name in names if not name.startswith(_PART))

@@ -13,7 +13,7 @@ def read(store: Store, name: str) -> list[dict[str, Any]]:
     """The rows of a file; a last line that a kill cut short is left out."""
     try:
         lines = store.read(name).decode(errors="replace").splitlines()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [row for line in lines if (row := _parse(line)) is not None]
 

@@ -34,6 +34,11 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return pauses
 
 
+def test_below_a_file_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("a file")
+    assert Store.at(tmp_path / "file").within("folder").names() == []
+
+
 def test_local_and_memory_behave_alike(store: Store) -> None:
     assert store.names() == []
     assert not store.exists("a/b.bin")

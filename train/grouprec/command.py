@@ -101,15 +101,23 @@ def _names(text: str, known: Iterable[str], flag: str) -> list[str]:
     return list(dict.fromkeys(names))
 
 
+def _some(text: str, known: Iterable[str], flag: str) -> list[str]:
+    known = list(known)
+    names = _names(text, known, flag)
+    if not names:
+        raise UsageError(f"--{flag} {text!r}: name one or more of {', '.join(known)}.")
+    return names
+
+
 def _modes(asked: Namespace) -> list[Mode]:
-    return [cast("Mode", name) for name in _names(asked.mode, MODES, "mode")]
+    return [cast("Mode", name) for name in _some(asked.mode, MODES, "mode")]
 
 
 def _protocols(asked: Namespace, data: Dataset) -> list[Protocol]:
     """Those asked for; without a word the listed negatives, or all items where none are listed."""
     if asked.protocols is None:
         return ["listed" if data.user_cases.negatives_RN.size else "full"]
-    return [cast("Protocol", name) for name in _names(asked.protocols, PROTOCOLS, "protocols")]
+    return [cast("Protocol", name) for name in _some(asked.protocols, PROTOCOLS, "protocols")]
 
 
 def _place(asked: Namespace, mode: str, seed: int) -> Store:

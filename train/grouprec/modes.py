@@ -7,6 +7,7 @@
 `bpr`          plain BPR matrix factorisation: what the others are to be compared with
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
@@ -88,7 +89,7 @@ class FitConfig:
         for name, value in counts.items():
             if value < 1:
                 raise UsageError(f"--{name.replace('_', '-')} {value}: use 1 or more.")
-        if self.lr <= 0 or self.temperature <= 0 or self.layers < 0:
+        if not 0 < self.lr < math.inf or self.temperature <= 0 or self.layers < 0:
             raise UsageError(
                 f"lr {self.lr}, temperature {self.temperature}, layers {self.layers}: "
                 "use a positive rate and temperature, and no negative layers."

@@ -46,6 +46,10 @@ def read(url: str, members: str | None, *, seed: int) -> Source:
         UsageError: it cannot be read.
     """
     if url.partition(":")[0] == "planted" and not url.startswith("planted://"):
+        if members is not None:
+            raise UsageError(
+                f"--members {members} goes with a table; planted data has groups of its own. Leave it out."
+            )
         data, truth = planted.dataset(_plan(url.partition(":")[2]))
         return Source(name="planted", data=data, defects=None, truth_U=truth)
     name = url.rstrip("/").rpartition("/")[2]
@@ -68,5 +72,7 @@ def _plan(text: str) -> Planted:
             raise UsageError(f"planted data: {part!r} is none of {sorted(fields)} with a number.") from error
     plan = dataclasses.replace(_PLANTED, **changes)
     if not (plan.users >= 1 and 1 <= plan.groups <= plan.items and plan.per_user >= 1 and 0 <= plan.noise <= 1):
-        raise UsageError(f"planted data: {plan} cannot be. Use at least one user, and no more groups than items.")
+        raise UsageError(
+            f"planted data: {plan} cannot be. Use at least one user, no more groups than items, and noise from 0 to 1."
+        )
     return plan
