@@ -19,9 +19,11 @@ class Where:
 
     def __post_init__(self) -> None:
         """Refuse what no sample can meet."""
-        south, north = self.bbox[1::2] if self.bbox else (-90, 90)
+        west, south, east, north = self.bbox or (-180, -90, 180, 90)
         if not -90 <= south <= north <= 90:
             raise UsageError(f"a box from {south} to {north} degrees north: give W,S,E,N in degrees, S below N.")
+        if not (-180 <= west <= 180 and -180 <= east <= 180):
+            raise UsageError(f"a box from {west} to {east} degrees east: give W,S,E,N in degrees, -180 to 180.")
         if self.dates and self.dates[0] > self.dates[1]:
             raise UsageError(f"dates from {self.dates[0]} to {self.dates[1]}: give the first day first.")
         if self.max_cloud is not None and not 0 <= self.max_cloud <= 1:
@@ -41,12 +43,25 @@ def where(bbox: str | None, dates: str | None, max_cloud: float | None) -> Where
     """
     if bbox is None and dates is None and max_cloud is None:
         return None
-    try:
-        sides = None if bbox is None else tuple(float(side) for side in bbox.split(","))
-        days = None if dates is None else tuple(date.fromisoformat(day) for day in dates.split("/"))
-    except ValueError as error:
-        raise UsageError(f"--bbox {bbox} --dates {dates}: {error}. Write W,S,E,N and START/END.") from error
-    if (sides is not None and len(sides) != 4) or (days is not None and len(days) != 2):
-        raise UsageError(f"--bbox {bbox} --dates {dates}: write W,S,E,N and START/END.")
     share = None if max_cloud is None else max_cloud / 100
-    return Where(bbox=sides, dates=days, max_cloud=share)
+    return Where(bbox=_sides(bbox), dates=_days(dates), max_cloud=share)
+
+
+def _sides(text: str | None) -> tuple[float, float, float, float] | None:
+    if text is None:
+        return None
+    try:
+        west, south, east, north = map(float, text.split(","))
+    except ValueError as error:
+        raise UsageError(f"--bbox {text}: write W,S,E,N in degrees, as 8.4,47.2,8.6,47.4.") from error
+    return west, south, east, north
+
+
+def _days(text: str | None) -> tuple[date, date] | None:
+    if text is None:
+        return None
+    try:
+        first, last = map(date.fromisoformat, text.split("/"))
+    except ValueError as error:
+        raise UsageError(f"--dates {text}: write START/END, as 2023-04-01/2023-09-30.") from error
+    return first, last
