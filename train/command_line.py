@@ -49,6 +49,17 @@ def one_of(names: Sequence[str]) -> Callable[[str], str]:
     return name
 
 
+def whole(first: int, last: int) -> Callable[[str], int]:
+    """A type of argparse: a whole number from `first` to `last`."""
+
+    def number(text: str) -> int:
+        if not text.isdecimal() or not first <= int(text) <= last:
+            raise argparse.ArgumentTypeError(f"{text!r} is no whole number from {first} to {last}")
+        return int(text)
+
+    return number
+
+
 def near(text: str, names: Sequence[str]) -> str:
     """A question that names the nearest of `names`, or nothing.
 
@@ -57,6 +68,14 @@ def near(text: str, names: Sequence[str]) -> str:
     """
     found = get_close_matches(text, names, n=1)
     return f": did you mean {found[0]}?" if found else ""
+
+
+seed = whole(0, 2**53)
+"""What every generator takes and JSON keeps."""
+samples = whole(1, 2**24)
+"""That are in memory at once."""
+threads = whole(1, 2**10)
+"""Of one process."""
 
 
 def explained(work: Callable[[], int]) -> int:

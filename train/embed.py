@@ -9,7 +9,7 @@ from argparse import Namespace
 from functools import partial
 
 from train.choices import POOLINGS, SENSORS, WHICH
-from train.command_line import Parser, explained
+from train.command_line import Parser, explained, samples, threads
 
 
 def main() -> int:
@@ -51,8 +51,8 @@ def parser() -> Parser:
         default="pooled",
         help="one vector a sample (projected: for CROMA's retrieval across sensors), or one a token",
     )
-    flags.add_argument("--batch", type=int, default=16, help="samples at once (16); fewer for large chips")
-    flags.add_argument("--threads", type=int, default=4, help="readers (4)")
+    flags.add_argument("--batch", type=samples, default=16, help="samples at once (16); fewer for large chips")
+    flags.add_argument("--threads", type=threads, default=4, help="readers (4)")
     flags.add_argument("--trained-on", metavar="URL", help="where the run's data set lies now, if it was moved")
     return flags
 

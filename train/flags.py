@@ -4,7 +4,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from train.choices import MODES, ON_CORRUPT, SERVICES
-from train.command_line import Parser, one_of
+from train.command_line import Parser, one_of, samples, seed
 from train.options import RANK_TIMEOUT_S
 
 
@@ -17,7 +17,7 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
         "--out", required=True, metavar="URL", help="the run's folder: checkpoints, metrics.jsonl, curves"
     )
     flags.add_argument("--steps", type=int, help="length of the run and of its schedule, instead of the recipe's")
-    flags.add_argument("--batch", type=int, help="global batch, instead of the recipe's; the rate scales with it")
+    flags.add_argument("--batch", type=samples, help="global batch, instead of the recipe's; the rate scales with it")
     flags.add_argument(
         "--mode",
         choices=MODES,
@@ -32,7 +32,7 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
     flags.add_argument("--bbox", metavar="W,S,E,N", help="train on chips with their centre in here only (degrees)")
     flags.add_argument("--dates", metavar="START/END", help="train on images of these days only, both included")
     flags.add_argument("--max-cloud", type=float, metavar="PERCENT", help="train on images with no more clouds only")
-    flags.add_argument("--seed", type=int, default=0, help="of first weights, order, augmentation and masks (0)")
+    flags.add_argument("--seed", type=seed, default=0, help="of first weights, order, augmentation and masks (0)")
     flags.add_argument(
         "--dry-run", action="store_true", help="say what would run and what follows from it; write nothing"
     )

@@ -10,7 +10,7 @@ import os
 import sys
 
 from pipeline.errors import PretrainError
-from train.command_line import INTERRUPTED, Parser
+from train.command_line import INTERRUPTED, Parser, seed
 from train.grouprec.names import IDENTIFIERS, MODE_NAMES, PROTOCOLS, SCORERS
 from train.stop import EXIT_CODE, stoppable
 
@@ -57,7 +57,7 @@ def parser() -> Parser:
     flags.add_argument("--out", required=True, metavar="URL", help="a folder of each method and seed goes in here")
     flags.add_argument("--mode", default="recommended", help=f"one or more of {','.join(MODE_NAMES)} (recommended)")
     flags.add_argument("--baselines", default="popularity", help="none or more of popularity,ease (popularity)")
-    flags.add_argument("--seed", type=int, default=0, help="the first (0)")
+    flags.add_argument("--seed", type=seed, default=0, help="the first (0)")
     flags.add_argument("--seeds", type=int, default=1, help="how many; more than one give confidence intervals (1)")
     flags.add_argument("--epochs", type=int, help="at most, instead of the mode's")
     flags.add_argument("--lr", type=float, help="learning rate, instead of the mode's")

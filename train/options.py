@@ -9,6 +9,8 @@ from train.choices import OnCorrupt
 
 RANK_TIMEOUT_S = 600.0
 """Seconds that ranks wait for each other by default: longer than a rank that reads tries a store that is away."""
+_LONGEST_S = 10_000_000
+"""Seconds: four months, which a wait of every library can be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +71,7 @@ class Options:
             raise UsageError("--shard and --micro-batch do not go together yet: use more ranks, or --recompute.")
         if self.reader_processes < 0:
             raise UsageError(f"--reader-processes {self.reader_processes}: use 0 or more.")
-        if not 1 <= self.rank_timeout < math.inf:
-            raise UsageError(f"--rank-timeout {self.rank_timeout}: use 1 or more seconds.")
+        if not 1 <= self.rank_timeout <= _LONGEST_S:
+            raise UsageError(f"--rank-timeout {self.rank_timeout}: use 1 to {_LONGEST_S:,} seconds.")
         if self.cache_gb is not None and not 0 <= self.cache_gb < math.inf:
             raise UsageError(f"--cache-gb {self.cache_gb}: use 0 or more.")

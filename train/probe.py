@@ -9,7 +9,7 @@ from argparse import Namespace
 from functools import partial
 
 from train.choices import PROBES
-from train.command_line import Parser, explained
+from train.command_line import Parser, explained, seed
 
 
 def main() -> int:
@@ -51,7 +51,7 @@ def parser() -> Parser:
     )
     flags.add_argument("--probes", default="knn,linear,mlp,kmeans", help=f"of {','.join(PROBES)}")
     flags.add_argument("--other", metavar="FILE", help="retrieval: the test samples by another sensor")
-    flags.add_argument("--seed", type=int, default=0, help="(0)")
+    flags.add_argument("--seed", type=seed, default=0, help="(0)")
     flags.add_argument("--json", action="store_true", help="print JSON")
     return flags
 

@@ -77,6 +77,8 @@ def measure(request: Request) -> tuple[list[Result], dict[str, int]]:
         UsageError: a file, a column or a probe is not there, or there is nothing to tell apart.
     """
     unknown = sorted({*request.probes} - {*PROBES})
+    if not request.probes:
+        raise UsageError(f"--probes names none. Choose from {','.join(PROBES)}.")
     if unknown:
         raise UsageError(f"--probes {','.join(request.probes)}: {unknown} are none. Choose from {','.join(PROBES)}.")
     train, test = read(request.train, request.label), read(request.test, request.label)
