@@ -136,6 +136,12 @@ def _find_scenes(request: Request, drawn: Sequence[Cell], kept_in: Store | None)
         )
     everything = DateRange(start=None, end=None)
     labels = scenes(request.labels, dates=everything, label=True)[0] if request.labels else []
+    lacking = sorted({*request.labels} - {scene.collection for scene in labels})
+    if lacking:
+        raise UsageError(
+            f"no item with labels of {', '.join(lacking)} in {redact(request.catalog)} touches the area. "
+            "Check --labels, or leave it out."
+        )
     order = {name: i for i, name in enumerate(request.s1)}
     return Found(
         s2=s2, s1=sorted(s1, key=lambda scene: order[scene.collection]), labels=labels, unusable={**unusable, **more}

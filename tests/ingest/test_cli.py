@@ -139,6 +139,7 @@ MISTAKES: dict[str, tuple[dict[str, Any], str]] = {
     "dates too near": ({"--kind": "stack", "--frames": "2", "--min-gap": "21d"}, "6 cells: 1 dates, 2 wanted"),
     "a cloud model of nobody": ({"--cloud-model": "nowhere:model"}, "--cloud-model 'nowhere:model'"),
     "cloud above all": ({"--max-cloud": "101"}, "--max-cloud"),
+    "labels of nobody": ({"--labels": "land-cover,nobody"}, "--labels"),
     "negative val": ({"--val": "-1"}, "--val"),
     "unknown protocol": ({"--out": "nosuch://bucket/x"}, "cannot open nosuch://bucket/x"),
     "out is a file": ({"--out": "FILE"}, ""),
