@@ -8,16 +8,21 @@ python train/itr.py --data DATA --out RUN --recommend members:3,17,42
 
 import os
 import sys
+from argparse import Namespace
+from functools import partial
 
-from pipeline.errors import PretrainError
-from train.command_line import INTERRUPTED, Parser, seed
+from train.command_line import INTERRUPTED, Parser, explained, seed
 from train.grouprec.names import IDENTIFIERS, MODE_NAMES, PROTOCOLS, SCORERS
 from train.stop import EXIT_CODE, stoppable
 
 
 def main() -> int:
     """Parse, run, print; the exit code."""
-    asked, say = parser().parse_args(), _silent if int(os.environ.get("RANK", "0")) else _say
+    return explained(partial(_run, parser().parse_args()))
+
+
+def _run(asked: Namespace) -> int:
+    say = _silent if int(os.environ.get("RANK", "0")) else _say
     from train import ranks
     from train.grouprec import command
     from train.grouprec.job import Surroundings
@@ -30,9 +35,6 @@ def main() -> int:
         with stoppable() as request:
             around = Surroundings(peers=peers, say=say, asked_to_stop=lambda: request.made)
             finished = command.run(asked, around)
-    except PretrainError as error:
-        say(f"error: {error}")
-        return error.exit_code
     except KeyboardInterrupt:
         say("interrupted: the same command with --resume goes on from the last checkpoint")
         return INTERRUPTED
