@@ -66,7 +66,9 @@ def start(precision: str, *, timeout_s: float = RANK_TIMEOUT_S) -> Accelerator:
         )
     keep_freed_memory()
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, len(os.sched_getaffinity(0)) // on_this_machine()))
+        # Never more than torch chose (its default counts cores, not hyperthreads) or the caller did.
+        fair = max(1, len(os.sched_getaffinity(0)) // on_this_machine())
+        torch.set_num_threads(min(torch.get_num_threads(), fair))
     if "TORCHELASTIC_RUN_ID" in os.environ:
         threading.Thread(target=_leave_with, args=(os.getppid(),), name="leave", daemon=True).start()
     ddp = DistributedDataParallelKwargs(gradient_as_bucket_view=True)

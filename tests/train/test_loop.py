@@ -216,6 +216,16 @@ def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -
         ranks.start("no")
 
 
+def test_a_rank_takes_no_more_threads_than_its_caller_chose(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    ranks.start("no")
+    chosen = torch.get_num_threads()
+    torch.set_num_threads(before)
+    assert chosen == 1
+
+
 def test_hashes_of_all_ranks_add_up_without_order() -> None:
     ranks.start("no")
     hashes = torch.tensor([2**63 - 1, -1, 5, -(2**62)])
