@@ -101,7 +101,7 @@ class Tale:
         parts = [moved, f"{(self.read + self.written) / elapsed_s / 1e6:.1f} MB/s"]
         parts += [f"{n} {what}" for what, n in sorted(self.counts.items())]
         parts += [f"{self.retries} reads repeated, {self.held_s:.0f} s held up"] if self.retries else []
-        return " · ".join([*parts, f"{self.failed} units failed"] if self.failed else parts)
+        return " · ".join([*parts, f"{_counted(self.failed, 'unit')} failed"] if self.failed else parts)
 
 
 class BuildProgress:
@@ -145,7 +145,8 @@ class BuildProgress:
             return
         self._task = self._bar.add_task("units", total=self._tale.units, completed=finished, detail="")
         again = f", {finished} done before" if finished else ""
-        self._console.print(f"plan: {len(plan.tasks)} chips in {self._tale.units} units{again}", highlight=False)
+        chips, units = _counted(len(plan.tasks), "chip"), _counted(self._tale.units, "unit")
+        self._console.print(f"plan: {chips} in {units}{again}", highlight=False)
 
     def unit_done(self, done: UnitDone) -> None:
         """Count a finished unit."""
@@ -173,6 +174,10 @@ class BuildProgress:
         told = {"event": event, **more, **self._tale.as_json(time.monotonic())}
         sys.stderr.write(json.dumps(told) + "\n")
         sys.stderr.flush()
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _load(unit: Unit, plan: IngestPlan) -> Load:

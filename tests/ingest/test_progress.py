@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -108,3 +109,8 @@ def test_quick_builds_say_little(make_request: Callable[..., Request], capsys: p
         bar.planned(make_plan(make_request()), 0)
         bar.unit_done(UnitDone(unit_id="u00000", counts=Counter(accepted=6), bytes=1))
     assert capsys.readouterr().err.splitlines() == ["plan: 18 chips in 3 units"]
+    alone = make_plan(make_request())
+    alone = replace(alone, units=(replace(alone.units[0], tasks=alone.units[0].tasks[:1]),))
+    with BuildProgress() as bar:
+        bar.planned(alone, 0)
+    assert capsys.readouterr().err.splitlines() == ["plan: 1 chip in 1 unit"]
