@@ -74,6 +74,7 @@ STANDS_FOR: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("train/README.md#Recipes", "tiny_group", {"RUN": "runs/group"}),
     ("train/README.md#Recipes", "--kind stack", {"area.geojson": "12.0,48.0,12.04,48.04", "CATALOG": "runs/seasons"}),
     ("train/README.md#Recipes", "tiny_temporal", {"RUN": "runs/temporal"}),
+    ("train/README.md#Features", "", {"RUN": "runs/demo/croma", "OUT": "runs/demo/data"}),  # with labels
     ("train/README.md#Shards", "--out RUN", {"RUN": "runs/indexed-run"}),
     ("examples/first-afternoon.md", "", {"runs/real": "runs/farms", "runs/real-croma": "runs/farms-croma"}),
 )
@@ -224,7 +225,7 @@ def test_it_runs(copy: Copy, step: Step, request: pytest.FixtureRequest) -> None
     command = step.command
     if FROM_REAL.search(command):
         real = request.getfixturevalue("real_catalog")
-        copy.values |= {"real": str(real), "itr": str(real.parent / "itr")}
+        copy.values.update(real=str(real), itr=str(real.parent / "itr"))
     for name, value in copy.values.items():
         command = command.replace(f"{{{name}}}", value)
     if _bare(command) in copy.done:  # another document says it, too
