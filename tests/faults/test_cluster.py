@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import dask
 import harness
 import pytest
 from distributed import LocalCluster
@@ -178,13 +179,15 @@ def test_remote_workers_may_be_killed_and_added(remote: Remote, tmp_path: Path) 
     assert len(list(tmp_path.glob("pid-*"))) >= 2
 
 
-def test_no_worker_for_long_ends_the_run(remote: Remote, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_worker_for_long_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "LONELY_S", 1.0)
     monkeypatch.setattr(cluster, "GATHER_S", 1.0)  # the worker may go with the result of what it has done
-    only = remote.add()
-    threading.Thread(target=lambda: (_until(tmp_path, "u*", 1), only.kill()), daemon=True).start()
-    with pytest.raises(SourceError, match=r"no dask worker for 1 seconds.*run the same command again"):
-        _run(MANY, Chore(folder=tmp_path), scheduler=remote.address)
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **QUIET) as local:
+        leaving = threading.Thread(target=lambda: (_until(tmp_path, "u*", 1), local.scale(0)), daemon=True)
+        leaving.start()
+        with pytest.raises(SourceError, match=r"no dask worker for 1 seconds.*run the same command again"):
+            _run(MANY, Chore(folder=tmp_path), scheduler=local.scheduler_address)
+        leaving.join(timeout=60)
 
 
 def test_a_worker_that_is_too_small_is_refused() -> None:
@@ -268,7 +271,21 @@ def _build_here(asked: list[str], out: Path) -> None:
     assert done.exit_code == 0, done.output
 
 
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+def test_a_scheduler_that_ends_is_one_message(tmp_path: Path) -> None:
+    with (
+        dask.config.set({"distributed.comm.timeouts.connect": "1s"}),
+        LocalCluster(n_workers=1, threads_per_worker=1, processes=False, **QUIET) as local,
+    ):
+        ending = threading.Thread(target=lambda: (_until(tmp_path, "u*", 1), local.close()), daemon=True)
+        ending.start()
+        with pytest.raises(SourceError, match=r"the dask scheduler is gone.*run the same command again"):
+            _run(MANY, Chore(folder=tmp_path), scheduler=local.scheduler_address)
+        ending.join(timeout=60)
+
+
+@pytest.mark.parametrize(
+    "how", [signal.SIGKILL, pytest.param(signal.SIGTERM, marks=pytest.mark.soak)], ids=["killed", "ended"]
+)
 def test_a_scheduler_that_vanishes_is_one_message_and_the_build_goes_on_without_it(  # noqa: PLR0917  fixtures
     how: signal.Signals,
     remote: Remote,
