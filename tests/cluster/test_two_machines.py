@@ -14,7 +14,7 @@ from cluster.namespaces import Machine, Network, joined
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]  # a loaded machine takes its time
 ENVIRONMENT = {**harness.ENVIRONMENT, "PYTHONPATH": os.pathsep.join((str(harness.ROOT), str(harness.ROOT / "tests")))}
-STEPS = 24
+STEPS = 16
 
 
 @pytest.fixture(autouse=True)

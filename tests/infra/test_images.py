@@ -74,7 +74,7 @@ def _wait_until(holds: Callable[[], bool], told: Callable[[], str], *, limit_s: 
 def _make_shards(engine: podman.Podman, ingest: str, data: Path) -> int:
     """A data set of a synthetic Earth, once; its samples."""
     _run(engine, ingest, data, "ingest", "make-earth", "--aoi", AREA, "--out", "/data/earth")
-    asked = ("--aoi", AREA, "--catalog", "/data/earth", "--chip-px", "120", "--val", "0")
+    asked = ("--aoi", AREA, "--catalog", "/data/earth", "--chip-px", "120", "--val", "0", "--workers", "1")
     built = _run(engine, ingest, data, "ingest", "build-shards", *asked, "--out", "/data/shards", "--json")
     return int(json.loads(built)["accepted"])
 
