@@ -99,7 +99,7 @@ def test_a_unit_that_takes_too_much_memory_is_ended_rather_than_the_machine(monk
 
 def test_a_local_worker_that_never_came_back_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """dask gives a worker up that is killed while it starts."""
-    monkeypatch.setattr(cluster, "REPLACE_S", 1.0)
+    monkeypatch.setattr(cluster, "REPLACE_S", 3.0)  # longer than a start, or each second starts another
     with cluster.opened(1, None, task_bytes=1, in_process=False) as one:
         local = one._local
         local.sync(local.workers[0].kill)
