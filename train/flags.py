@@ -11,6 +11,14 @@ from train.options import RANK_TIMEOUT_S
 def parser(description: str, recipes: Sequence[str]) -> Parser:
     """The parser; a test freezes its flags."""
     flags = Parser(description)
+    _what(flags, recipes)
+    _course(flags)
+    _machine(flags)
+    return flags
+
+
+def _what(flags: Parser, recipes: Sequence[str]) -> None:
+    """What is computed, of which samples."""
     flags.add_argument("--recipe", type=one_of(recipes), choices=recipes, required=True, help="what to compute")
     flags.add_argument("--data", required=True, metavar="URL", help="a data set that `ingest build-shards` finished")
     flags.add_argument(
@@ -33,6 +41,10 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
     flags.add_argument("--dates", metavar="START/END", help="train on images of these days only, both included")
     flags.add_argument("--max-cloud", type=float, metavar="PERCENT", help="train on images with no more clouds only")
     flags.add_argument("--seed", type=seed, default=0, help="of first weights, order, augmentation and masks (0)")
+
+
+def _course(flags: Parser) -> None:
+    """How the run goes: from where, and what it leaves."""
     flags.add_argument(
         "--dry-run", action="store_true", help="say what would run and what follows from it; write nothing"
     )
@@ -43,11 +55,31 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
         help="begin with these weights, of any layout that train/export.py writes; what they lack begins anew",
     )
     flags.add_argument("--checkpoint-every", type=int, default=100, metavar="STEPS", help="(100)")
+    flags.add_argument("--keep", type=int, default=2, metavar="N", help="newest checkpoints that stay (2)")
+    flags.add_argument("--keep-every", type=int, metavar="STEPS", help="besides, those of every so many steps stay")
+    flags.add_argument(
+        "--probe-every",
+        type=int,
+        metavar="STEPS",
+        help="probe the model on the val split every so many steps, and at the end (never): OUT/probes.jsonl",
+    )
+    flags.add_argument(
+        "--probe-samples", type=int, default=2048, metavar="N", help="samples that probes look at, at most (2048)"
+    )
+    flags.add_argument(
+        "--log",
+        action="append",
+        default=[],
+        choices=SERVICES,
+        help="send curves and pictures there, too; may be given again; needs the extra of that name",
+    )
+
+
+def _machine(flags: Parser) -> None:
+    """How much of the machine it takes; the result is the same."""
     flags.add_argument(
         "--shard", action="store_true", help="less memory: ranks share weights, gradients and moments (FSDP2)"
     )
-    flags.add_argument("--keep", type=int, default=2, metavar="N", help="newest checkpoints that stay (2)")
-    flags.add_argument("--keep-every", type=int, metavar="STEPS", help="besides, those of every so many steps stay")
     flags.add_argument(
         "--micro-batch",
         type=int,
@@ -75,22 +107,6 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
         help="what a sample does whose bytes are damaged in the store: stop the run (the default), or let another one "
         "stand in its place, counted in each row and listed in OUT/quarantine.jsonl; over 1 %% of them stop it, too",
     )
-    flags.add_argument(
-        "--probe-every",
-        type=int,
-        metavar="STEPS",
-        help="probe the model on the val split every so many steps, and at the end (never): OUT/probes.jsonl",
-    )
-    flags.add_argument(
-        "--probe-samples", type=int, default=2048, metavar="N", help="samples that probes look at, at most (2048)"
-    )
-    flags.add_argument(
-        "--log",
-        action="append",
-        default=[],
-        choices=SERVICES,
-        help="send curves and pictures there, too; may be given again; needs the extra of that name",
-    )
     flags.add_argument("--threads", type=int, default=4, help="readers of each rank (4)")
     flags.add_argument(
         "--reader-processes",
@@ -107,7 +123,6 @@ def parser(description: str, recipes: Sequence[str]) -> Parser:
         metavar="SECONDS",
         help="how long ranks wait for one that is silent; then they end, for the launcher to start all again (600)",
     )
-    return flags
 
 
 def parse(description: str, recipes: Sequence[str], arguments: Sequence[str] | None = None) -> Namespace:
