@@ -33,10 +33,6 @@ _HALF = 32
 _WATCH_S = 0.2
 _BROKEN = re.compile(r"gloo/transport.*(timed out|timeout|connect|clos|reset|broken pipe|unreachable)", re.IGNORECASE)
 """gloo's errors of connections, which are plain RuntimeErrors (torch 2.13)."""
-_NEW_STORES = "TORCH_DISABLE_SHARE_RDZV_TCP_STORE"
-"""Set to 1, torchrun opens a new store for each restart."""
-
-
 _wait: ContextVar[timedelta] = ContextVar("wait", default=timedelta(seconds=RANK_TIMEOUT_S))
 """How long this process's groups wait for a rank: a group cannot be asked."""
 
@@ -108,13 +104,13 @@ def _join(backend: str, timeout: timedelta) -> None:
 
     torchrun's store lives on through its restarts (torch 2.13), and with it the addresses of ranks that are dead: about
     every second restart on a busy machine waited for them for ever. Machines count their restarts apart, so several of
-    them need a new store each time, which the launcher's environment asks for.
+    them need a new store each time, for which infra/accelerate/launch.py asks.
     """
     _wait.set(timeout)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         return
     restarts = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
-    if restarts == 0 or os.environ.get(_NEW_STORES) == "1" or os.environ.get("GROUP_WORLD_SIZE") != "1":
+    if restarts == 0 or os.environ.get("GROUP_WORLD_SIZE") != "1":
         dist.init_process_group(backend, timeout=timeout)
         return
     store, rank, world_size = next(rendezvous("env://", timeout=timeout))

@@ -11,10 +11,10 @@ from train.options import RANK_TIMEOUT_S, Options
 
 pytestmark = pytest.mark.train
 AGAIN = {"TORCHELASTIC_RESTART_COUNT": "1", "GROUP_WORLD_SIZE": "1"}
-NEW_STORE = {**AGAIN, "GROUP_WORLD_SIZE": "2", "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+ELSEWHERE_TOO = {**AGAIN, "GROUP_WORLD_SIZE": "2"}
 
 
-@pytest.mark.parametrize("environment", [{}, AGAIN, NEW_STORE], ids=["first", "again", "several machines, again"])
+@pytest.mark.parametrize("environment", [{}, AGAIN, ELSEWHERE_TOO], ids=["first", "again", "several machines, again"])
 def test_each_way_to_form_the_group_has_the_timeout(
     environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
