@@ -688,6 +688,11 @@ def test_running_means_are_those_of_a_plain_loop() -> None:
     np.testing.assert_array_equal(steps, means)
 
 
+def test_numbers_are_as_short_as_they_can_be() -> None:
+    numbers = (199_552_385, 15_866, 2_000, 0.25, 3.75e-6, 0)
+    assert [axes.short(number) for number in numbers] == ["199.6M", "15.87k", "2000", "0.25", "3.75e-6", "0"]
+
+
 @pytest.mark.parametrize("ends", [(0.0, 1.0), (-3.7, 12.2), (1e-5, 3e-5), (5.0, 5.0), (0.0, 123_456.0)])
 def test_ticks_are_round_and_within(ends: axes.Ends) -> None:
     found = axes.ticks(ends)

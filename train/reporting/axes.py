@@ -71,17 +71,17 @@ def grid(frame: Frame, x_name: str, *, x_ticks: bool = True) -> list[str]:
     for value in ticks(frame.y):
         x, y = frame.at(frame.x[0], value)
         parts.append(f'<path d="M{x:.1f} {y:.1f}H{frame.width - _RIGHT:.0f}" stroke="var(--line)"/>')
-        parts.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{_short(value)}</text>')
+        parts.append(f'<text x="{x - 6:.1f}" y="{y + 4:.1f}" text-anchor="end">{short(value)}</text>')
     for value in ticks(frame.x, 5) if x_ticks else ():
         x, _ = frame.at(value, frame.y[0])
         anchor, x = ("end", frame.width) if x > frame.width - _RIGHT - _HALF_NUMBER else ("middle", x)
-        parts.append(f'<text x="{x:.1f}" y="{frame.floor + 15:.0f}" text-anchor="{anchor}">{_short(value)}</text>')
+        parts.append(f'<text x="{x:.1f}" y="{frame.floor + 15:.0f}" text-anchor="{anchor}">{short(value)}</text>')
     middle = (frame.width + _LEFT - _RIGHT) / 2
     parts.append(f'<text x="{middle:.0f}" y="{frame.height - 4:.0f}" text-anchor="middle">{escape(x_name)}</text>')
     return parts
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
     """As few characters as a tick needs."""
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= max(size, 1e4):

@@ -16,6 +16,7 @@ from train.recipes.croma import CromaRun
 from train.recipes.satmae import SatmaeRun
 from train.reporting import (
     attention,
+    axes,
     contact,
     data,
     encoded,
@@ -210,7 +211,7 @@ def _facts(found: Found) -> list[tuple[str, str]]:
         facts.append(("samples seen", f"{run.history.column('samples')[-1]:,.0f}"))
     derived = run.began.get("derived", {})
     if "parameters" in derived:
-        facts.append(("parameters", f"{derived['parameters']:,}"))
+        facts.append(("parameters", axes.short(derived["parameters"])))
     if "epochs" in derived:
         facts.append(("epochs planned", f"{derived['epochs']:,}"))
     if found.val is not None:
