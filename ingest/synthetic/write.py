@@ -51,7 +51,7 @@ from ingest.synthetic.stac import (
     seen_from_root,
     transform,
 )
-from pipeline.errors import UsageError
+from pipeline.errors import SourceError, UsageError
 from pipeline.record import fingerprint, to_json
 
 VERSION = 2
@@ -104,10 +104,21 @@ def make_earth(
 
     Raises:
         UsageError: the AOI or the dates cannot be met, or `out` holds something else.
+        SourceError: `out` cannot be written, or its disk is full.
     """
     first, last = dates or DEFAULT_DATES
     wkt = shapely.to_wkt(shapely.normalize(aoi), rounding_precision=9)
     options = EarthOptions(aoi_wkt=wkt, first=first, last=last, n_dates=n_dates, seed=seed, noise=noise)
+    try:
+        return _make(out, options, progress)
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise SourceError(
+            f"{out} cannot be written: {why}. Make room, or give another folder; finished scenes stay."
+        ) from error
+
+
+def _make(out: Path, options: EarthOptions, progress: Callable[[str], None]) -> EarthSummary:
     scenes = earth_scenes(options)
     _claim(out, options)
     missing = [scene for scene in scenes if not _item_path(out, scene).exists()]

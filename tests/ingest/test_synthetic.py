@@ -1,7 +1,9 @@
 """The synthetic Earth on disk: pixels are the landscape, the catalog is STAC, a second run is the same."""
 
+import errno
 import hashlib
 import json
+import os
 from datetime import date, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +22,7 @@ from ingest.synthetic.landscape import CLASSES, keyed_rng, land_cover
 from ingest.synthetic.render import _exact, pixel_lonlat, pixel_xy, speckle
 from ingest.synthetic.scenes import footprint_lonlat, inside
 from pipeline.bands import S2_BANDS, S2_NAMES
-from pipeline.errors import UsageError
+from pipeline.errors import SourceError, UsageError
 
 pytestmark = pytest.mark.ingest
 
@@ -418,3 +420,20 @@ def test_inside_knows_a_convex_ring():
     ring = ((0.0, 0.0), (4.0, 0.0), (4.0, 4.0), (2.0, 4.0))
     held = inside(ring, np.array([[3.0, 0.4]]), np.array([[1.0], [3.9]]))
     assert held.tolist() == [[True, False], [True, False]]
+
+
+def test_a_place_that_cannot_be_written_is_one_message(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SourceError, match="cannot be written: Not a directory"):
+        make_earth(tmp_path / "file" / "earth", aoi=AOI)
+
+
+def test_a_full_disk_is_one_message_and_keeps_what_is_finished(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(write, "_write_catalog", full)
+    with pytest.raises(SourceError, match="No space left on device"):
+        make_earth(tmp_path / "earth", aoi=AOI, n_dates=1, noise=False)
+    monkeypatch.undo()
+    assert make_earth(tmp_path / "earth", aoi=AOI, n_dates=1, noise=False).n_written == 0

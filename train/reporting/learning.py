@@ -69,7 +69,7 @@ def pace(run: RunFolder) -> str:
         + no_mfu
         + words.told(
             "flat throughput, and a share of waiting near 0: the device, not the disk, decides how long a run takes.",
-            "waiting above a tenth (more readers, a cache, or --reader-processes help), throughput that sinks, or "
+            "waiting above a fifth (more readers, a cache, or --reader-processes help), throughput that sinks, or "
             "memory that climbs to the end.",
             reading.waiting(_median(run.history.column("pace.data_wait_share"))),
         )
