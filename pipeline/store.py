@@ -255,9 +255,15 @@ class Store:
         except Exception as error:
             if not _is_transport(error):
                 raise
-            raise SourceError(
-                f"{self.url.rstrip('/')}/{name} failed: {redact(str(error))}. Make room or wait, then run again."
-            ) from error
+            where = redact(f"{self.url.rstrip('/')}/{name}")
+            raise SourceError(f"{where} failed: {redact(str(error))}. {self._advice}") from error
+
+    @property
+    def _advice(self) -> str:
+        """What to do about a store that fails."""
+        if self.is_local:
+            return "Make room, then run again."
+        return "Wait, or see to its address, the credentials and the network, then run again."
 
     def attempt(self, operation: Callable[[], T], name: str) -> T:
         """Run `operation`, which works on `name` in this store: again after a failure on its way, and not on a disk.
@@ -282,9 +288,7 @@ class Store:
                     raise
                 if attempt == TRIES - 1 or self.is_local:
                     where = redact(f"{self.url.rstrip('/')}/{name}")
-                    raise SourceError(
-                        f"{where} failed: {redact(_first_line(error))}. Make room or wait, then run again."
-                    ) from error
+                    raise SourceError(f"{where} failed: {redact(_first_line(error))}. {self._advice}") from error
             self.traffic.retried()
             time.sleep(_pause_s(attempt))
         raise AssertionError  # the last attempt returns or raises

@@ -119,6 +119,17 @@ def test_a_failed_publish_keeps_the_old_bytes(
     assert no_waiting == []  # a full disk does not empty itself
 
 
+def test_a_store_out_of_reach_is_told_to_be_waited_for(no_waiting: list[float]) -> None:
+    store = Store.at("memory://out-of-reach")
+
+    def away() -> None:
+        raise ConnectionError("refused")
+
+    with pytest.raises(SourceError, match=r"refused\. Wait, or see to its address, the credentials and the network"):
+        store.attempt(away, "a")
+    assert len(no_waiting) == module.TRIES - 1
+
+
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
@@ -276,7 +287,7 @@ def test_a_clients_own_error_is_a_source_error(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(type(store.fs), "cat_file", fail)
     monkeypatch.setattr("pipeline.store._pause_s", lambda _: 0.0)
-    with pytest.raises(SourceError, match="credentials"):
+    with pytest.raises(SourceError, match=r"locate credentials.*see to .* the credentials"):
         store.read("x")
 
 
