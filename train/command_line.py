@@ -79,8 +79,8 @@ threads = whole(1, 2**10)
 
 
 def explained(work: Callable[[], int]) -> int:
-    """The exit code of `work`; bad input and Ctrl-C are one message, which rank 0 says for all."""
-    say = sys.stderr.write if os.environ.get("RANK", "0") == "0" else len
+    """The exit code of `work`; bad input and Ctrl-C are one message, which the first rank of each machine says."""
+    say = sys.stderr.write if os.environ.get("LOCAL_RANK", "0") == "0" else len
     try:
         return work()
     except PretrainError as error:

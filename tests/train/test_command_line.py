@@ -116,6 +116,21 @@ def test_bad_input_is_one_message(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "error: no such run\ninterrupted\n"
 
 
+@pytest.mark.parametrize(("environment", "says"), [({"RANK": "1", "LOCAL_RANK": "1"}, False), ({"RANK": "8"}, True)])
+def test_one_rank_of_each_machine_says_what_is_wrong_with_it(
+    *, environment: dict[str, str], says: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """DATA may be there on one machine, and not on another."""
+    for name, value in {"LOCAL_RANK": "0", **environment}.items():
+        monkeypatch.setenv(name, value)
+
+    def fails() -> int:
+        raise UsageError("no such data")
+
+    assert command_line.explained(fails) == 2
+    assert bool(capsys.readouterr().err) is says
+
+
 def test_a_dry_run_says_what_follows_and_writes_nothing(pairs_at: Any, tmp_path: Path) -> None:
     data = pairs_at(str(tmp_path / "data"), chip_px=120, shards=(("train", 8), ("val", 2)))
     out = tmp_path / "run"
