@@ -30,13 +30,14 @@ demo: $(READY)  ## an area in, a resumed CROMA checkpoint out, offline, in RUN=r
 test: $(READY)  ## run the tests; those that need ../shared skip without it
 	$(PY) -m pytest
 
-# Three workers on two cores: tests of servers, launchers and networks mostly wait.
+# Three workers on two cores: tests of servers, launchers and networks mostly wait. They come first by their names, and not
+# last, as few in a file: a worker would be alone with them at the end.
 check: $(READY)  ## formatting, lint, types, architecture, documents, then the tests
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports
-	$(PY) -m pytest -n 3 --dist loadfile
+	$(PY) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 soak: $(READY)  ## the long versions of the fault tests, and every command of the READMEs
 	$(PY) -m pytest -m soak

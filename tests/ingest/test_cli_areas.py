@@ -54,7 +54,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "box beyond a turn": (("--aoi", "15,48,560,49"), "not degrees"),
     "box at the north pole": (("--aoi", "15,83,16,85"), "-80 to 84"),
     "box at the south pole": (("--aoi", "15,-90,16,-79"), "-80 to 84"),
-    "nothing": (("--aoi", ""), "cannot be read"),
+    "nothing": (("--aoi", ""), "neither a file"),
     "no such file": (("--aoi", "nowhere.gpkg"), "neither a file"),
     "a folder": (("--aoi", "."), "cannot be read"),
     "tile without row": (("--aoi", "mgrs:33TW"), "as 33TWL"),
