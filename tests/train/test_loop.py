@@ -244,6 +244,7 @@ def test_the_command_gives_one_message_and_exit_code_2(
     command = ["croma.py", "--recipe", "tiny", "--data", str(tmp_path), "--out", str(tmp_path / "out")]
     monkeypatch.setattr("sys.argv", command)
     monkeypatch.setenv("RANK", str(rank))
+    monkeypatch.setenv("LOCAL_RANK", str(rank))
     assert croma.main() == PretrainError.exit_code == 2
     heard = capsys.readouterr().err
     assert heard == "" if rank else heard.startswith("error: ")
