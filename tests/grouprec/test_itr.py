@@ -183,6 +183,7 @@ def test_two_ranks_compute_what_one_does(tmp_path: Path, mode: str) -> None:
         (["--data", DATA, "--members", "x.csv"], "--members x.csv goes with a table"),
         (["--data", "planted:noise=nan"], "noise from 0 to 1"),
         (["--data", DATA, "--out", __file__], "Not a directory"),
+        (["--data", DATA, "--report", __file__], "is a file. Give a folder"),
         (["--data", DATA, "--epochs", "0"], "--epochs 0"),
         (["--data", DATA, "--groups", "3"], "--groups 3"),
         (["--data", DATA, "--seeds", "0"], "--seeds 0"),

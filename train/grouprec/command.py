@@ -5,6 +5,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 from typing import Any, cast
 
@@ -52,11 +53,11 @@ def run(asked: Namespace, around: Surroundings) -> bool:
     if around.peers.rank == 0:
         for warning in tabulate.warnings(outcomes):
             around.say(f"warning: {warning}")
+        _show(tabulate.lines(outcomes), as_json=asked.json)
         if asked.report is not None:
             page = Store.at(asked.report)
             report.publish(page, outcomes, planted_check.check(), _defects(found))
             around.say(f"{page.url.rstrip('/')}/report.html: to be opened in any browser")
-        _show(tabulate.lines(outcomes), as_json=asked.json)
     return True
 
 
@@ -86,6 +87,8 @@ def _check(asked: Namespace) -> None:
         raise UsageError(
             f"--groups {asked.groups}: use 1 or more, with --identifier kmeans; the others find the number."
         )
+    if asked.report is not None and Path(asked.report).is_file():
+        raise UsageError(f"--report {asked.report} is a file. Give a folder: the page and its numbers go in there.")
 
 
 def _defects(found: Source) -> list[str]:
