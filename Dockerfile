@@ -55,10 +55,13 @@ FROM build-train AS build-dev
 RUN /opt/uv/bin/uv pip install -c constraints.txt -r pyproject.toml --extra dev
 
 FROM base AS labelled
-ARG REVISION=unknown
+ARG REVISION=
 LABEL org.opencontainers.image.title=sentinel-pretrain \
       org.opencontainers.image.licenses=Apache-2.0 \
-      org.opencontainers.image.revision=$REVISION
+      org.opencontainers.image.version=0.1.0 \
+      org.opencontainers.image.revision=${REVISION:-unknown}
+# A run writes it down: an image has no checkout to ask.
+ENV SENTINEL_PRETRAIN_REVISION=$REVISION
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY pipeline pipeline
 

@@ -38,3 +38,20 @@ def test_extras_and_targets_are_those_of_the_project() -> None:
     assert set(re.findall(r"--extra (\w+)", DOCKERFILE)) <= set(project["optional-dependencies"])
     stages = set(re.findall(r"^FROM \S+ AS (\S+)$", DOCKERFILE, re.MULTILINE))
     assert {"ingest", "train", "dev"} <= stages
+
+
+def test_images_manifests_and_citation_have_the_version_of_the_project() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    manifests = "\n".join(path.read_text() for path in (ROOT / "infra").rglob("*.yaml"))
+    told = {
+        *re.findall(r"image\.version=(\S+)", DOCKERFILE),
+        *re.findall(r"^version: (\S+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE),
+        *re.findall(r"image: sentinel-pretrain/\w+:(\S+)$", manifests, re.MULTILINE),
+    }
+    assert told == {version}
+
+
+def test_a_run_in_an_image_knows_the_revision() -> None:
+    revision = (ROOT / "train" / "revision.py").read_text()
+    (variable,) = re.findall(r"^ENV (\w+)=\$REVISION$", DOCKERFILE, re.MULTILINE)
+    assert f'VARIABLE = "{variable}"' in revision

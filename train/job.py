@@ -83,7 +83,7 @@ def _check_ranks(job: Job) -> None:
 def _begin(job: Job) -> None:
     """Write down at the beginning what runs."""
     written = {"recipe": record.to_json(job.recipe), "derived": _derived(job), "versions": versions(), **_where(job)}
-    written["revision"] = revision.of_checkout()
+    written["revision"] = revision.of_code()
     written["normalisation"] = record.to_json(stretches(job.samples, job.recipe.stream))
     if job.accelerator.is_main_process and job.first_step == 0:
         job.out.publish(door.RUN_NAME, record.dumps(written))

@@ -417,11 +417,16 @@ def test_as_many_ranks_as_it_had(ranks: int, device: str, wanted: str) -> None:
     assert repeat.launcher({"ranks": ranks, "device": device}).endswith(wanted)
 
 
-def test_the_revision_is_what_git_says(tmp_path: Path) -> None:
-    assert revision.of_checkout(tmp_path) is None
+def test_the_revision_is_what_git_says_or_the_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(revision.VARIABLE, "abc")
+    assert revision.of_code(tmp_path) == "abc"
+    monkeypatch.setenv(revision.VARIABLE, "")
+    assert revision.of_code(tmp_path) is None
+    monkeypatch.delenv(revision.VARIABLE)
+    assert revision.of_code(tmp_path) is None
     (tmp_path / ".git").mkdir()
-    assert revision.of_checkout(tmp_path) is None
-    known = revision.of_checkout()
+    assert revision.of_code(tmp_path) is None
+    known = revision.of_code()
     if (Path(revision.__file__).parents[1] / ".git").exists():
         assert known is not None
         assert re.fullmatch(r"[0-9a-f]{40}(-dirty)?", known)
