@@ -1,6 +1,8 @@
 """A GPU computes what a CPU computes, from the shards to the checkpoint, and its host waits for nothing on the way."""
 
 import dataclasses
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+from harness import ROOT
 from torch import Tensor
 
 from pipeline.bands import S1_NAMES, S2_NAMES
@@ -291,3 +294,33 @@ def test_utilisation_is_told_in_shares(pairs: Store, tmp_path: Path) -> None:
     rows = train(dataclasses.replace(CROMA, precision="bf16"), pairs, str(tmp_path / "run"))
     assert all(0 <= row["pace"]["mfu"] < 1 for row in rows), "of a model this small it rounds to 0"
     assert rows[-1]["pace"]["memory_mb"] > 1
+
+
+def _launched(file: str, data: Store, out: Path) -> list[dict[str, Any]]:
+    launch = (sys.executable, "infra/accelerate/launch.py", "--config_file", f"infra/accelerate/{file}.yaml")
+    asked = (
+        "train/croma.py",
+        "--recipe",
+        "tiny",
+        "--data",
+        data.url,
+        "--out",
+        str(out),
+        "--batch",
+        "8",
+        "--steps",
+        "4",
+    )
+    command = (*launch, "--num_processes", "1", *asked)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=250, check=False)
+    assert done.returncode == 0, done.stderr
+    return read_rows(Store.at(out))
+
+
+@pytest.mark.parametrize("file", ["gpu-one-node", "fsdp2"])
+def test_a_group_of_one_rank_is_no_group(file: str, pairs_at: Callable[..., Store], tmp_path: Path) -> None:
+    """The launchers' files and NCCL, as far as one GPU can tell."""
+    data = pairs_at(str(tmp_path / "data"), chip_px=120, shards=(("train", 16),))
+    alone, grouped = _launched("gpu-one", data, tmp_path / "alone"), _launched(file, data, tmp_path / "grouped")
+    for name in ("batch_hash", "loss"):
+        assert [row[name] for row in grouped] == [row[name] for row in alone], name
