@@ -35,10 +35,14 @@ def stacks(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate() -> Iterator[None]:
-    """Accelerate's state is global: leave none behind."""
-    yield
+    """Accelerate's state is global, and so is the number of torch's threads, on which the last bits depend."""
     import sys
 
+    torch = sys.modules.get("torch")
+    before = torch.get_num_threads() if torch else None
+    yield
+    if before is not None:
+        torch.set_num_threads(before)
     if "accelerate" in sys.modules:
         from accelerate.state import AcceleratorState
 
